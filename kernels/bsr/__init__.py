@@ -1,0 +1,1 @@
+"""Kernels for the bsr format: faces (*.py) beside their bodies."""

@@ -1,0 +1,1 @@
+"""Kernels for the condensed format: faces (*.py) beside their bodies."""

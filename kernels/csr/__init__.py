@@ -1,0 +1,1 @@
+"""Kernels for the csr format: faces (*.py) beside their bodies."""

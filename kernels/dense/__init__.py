@@ -1,0 +1,1 @@
+"""Kernels for the dense format: faces (*.py) beside their bodies."""

@@ -1,0 +1,1 @@
+"""Kernels for the hbs format: faces (*.py) beside their bodies."""

@@ -1,0 +1,1 @@
+"""Kernels for the rbgp4 format: faces (*.py) beside their bodies."""

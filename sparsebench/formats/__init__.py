@@ -1,0 +1,17 @@
+"""How matrices are stored. To add a format: one file here, one line in FORMATS, a folder in kernels/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sparsebench.formats.base import Format
+from sparsebench.formats.bsr import Bsr
+from sparsebench.formats.condensed import Condensed
+from sparsebench.formats.csr import Csr
+from sparsebench.formats.dense import Dense
+from sparsebench.formats.hbs import Hbs
+from sparsebench.formats.rbgp4 import Rbgp4
+
+FORMATS: Mapping[str, type[Format]] = {cls.name: cls for cls in (Dense, Csr, Bsr, Hbs, Rbgp4, Condensed)}
+
+__all__ = ["FORMATS", "Bsr", "Condensed", "Csr", "Dense", "Format", "Hbs", "Rbgp4"]

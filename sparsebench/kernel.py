@@ -1,0 +1,174 @@
+"""Who can answer: a kernel's face says what it takes, demands and moves; its body is loaded when it is first prepared.
+
+Registration is a value: a face file ends in KERNELS = [Kernel(...)]. The core never imports a kernel by name, only
+through `load_kernels`. A face imports only the standard library, numpy and sparsebench at module level, so that limits
+and byte counts work on any laptop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sparsebench.case import ITEM_BYTES, Case
+from sparsebench.errors import BadInput
+from sparsebench.formats import Format
+
+if TYPE_CHECKING:
+    from sparsebench.machine import Machine
+
+
+class Toolchain(Protocol):
+    """What the lab hands to a face so that it can load its body."""
+
+    threads: int
+
+    def c(self, body: Path) -> Any:
+        """The C source `body` compiled for this machine, as a ctypes library; MissingNeed without a compiler."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel ready to run: everything but the product itself is done.
+
+    run   the timed call; reads the x it was prepared with anew each time and returns Y in the kernel's native layout:
+          [m, n] for feature, [n, m] for batch, [batch, m, oh, ow] for conv2d. numpy array or anything np.asarray takes.
+    y     the buffer that run() fills and returns, so that the check can fill it with NaN first; None when the library
+          allocates its own
+    ran   what really runs, where that is not the kernel's name alone ("mv", "mkldnn linear")
+    """
+
+    run: Callable[[], Any]
+    y: np.ndarray | None = None
+    ran: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a kernel asks of a case, with the sentence shown when the case is skipped."""
+
+    holds: Callable[[Case], bool]
+    reason: str
+
+
+def least_moved_bytes(case: Case, packed: Format) -> int:
+    """Bytes that any kernel must move at least: the stored W, X and Y once each."""
+    x_entries = case.k * case.n if case.conv is None else case.conv.batch * case.conv.c * case.conv.h * case.conv.w
+    return packed.nbytes + ITEM_BYTES[case.dtype] * (x_entries + case.m * case.n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One way to compute Y = W X from one format.
+
+    name     format.provider, which is also its path below kernels/
+    format   the class W is stored in before `prepare` is called
+    prepare  (case, packed, x, toolchain) -> Launch. `x` is float32 in the layout of `case`, which the lab has set to
+             this kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d
+    moved_bytes  (case, packed) -> bytes this kernel moves at least
+    needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...
+    body, sources  files beside the face whose content is part of its version
+    limits   what it asks of a case beyond dtypes, math, layouts, ops and the format's patterns
+    """
+
+    name: str
+    format: type[Format]
+    prepare: Callable[[Case, Any, np.ndarray, Toolchain], Launch]
+    about: str
+    source: str
+    moved_bytes: Callable[[Case, Any], int] = least_moved_bytes
+    ops: tuple[str, ...] = ("gemm",)
+    dtypes: tuple[str, ...] = ("float32",)
+    maths: tuple[str, ...] = ("ieee",)
+    layouts: tuple[str, ...] = ("feature",)
+    devices: tuple[str, ...] = ("cpu",)
+    needs: tuple[str, ...] = ()
+    body: str | None = None
+    sources: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    home: Path | None = None  # the face's file; set by the loader
+
+    def why_not(self, case: Case, machine: Machine) -> str | None:
+        """Why this kernel cannot run `case` on `machine`, or None when it can. A sentence; never raises."""
+        takes = self.format.patterns
+        for asked, taken, what in (
+            (machine.device, self.devices, "devices"),
+            (case.op, self.ops, "ops"),
+            (case.dtype, self.dtypes, "dtypes"),
+            (case.math, self.maths, "maths"),
+            (case.pattern, takes or (case.pattern,), f"patterns (its format is {self.format.name})"),
+        ):
+            if asked not in taken:
+                return f"{self.name} takes {what} {', '.join(taken)}, not {asked}"
+        if reason := case.pattern_object.why_not(case.m, case.k):
+            return reason
+        return next((f"{self.name}: {limit.reason}" for limit in self.limits if not limit.holds(case)), None)
+
+    def native(self, case: Case) -> Case:
+        """`case` in the layout this kernel runs in: its own where it takes it, else the kernel's first."""
+        return case if case.layout in self.layouts else replace(case, layout=self.layouts[0])  # type: ignore[arg-type]
+
+    @property
+    def source_sha(self) -> str:
+        """sha256 over face, body and sources, in hex: the kernel's version."""
+        if self.home is None:
+            raise BadInput(f"kernel {self.name} was not loaded from a file; use load_kernels or load_plugin")
+        beside = [self.home, *(self.home.parent / name for name in (self.body, *self.sources) if name)]
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in beside)).hexdigest()
+
+
+def _kernels_of(module: Any, home: Path) -> tuple[Kernel, ...]:
+    listed = getattr(module, "KERNELS", None)
+    if not isinstance(listed, Sequence) or not all(isinstance(kernel, Kernel) for kernel in listed):
+        raise BadInput(f"{home}: a kernel file must end in KERNELS = [Kernel(...), ...], found {listed!r}")
+    return tuple(replace(kernel, home=home) for kernel in listed)
+
+
+@lru_cache(maxsize=1)
+def load_kernels() -> tuple[Kernel, ...]:
+    """All kernels that ship with the package, by name."""
+    root = Path(str(files("sparsebench.kernels")))
+    found: list[Kernel] = []
+    for face in sorted(root.glob("*/*.py")):
+        if not face.stem.startswith("_"):
+            module = importlib.import_module(f"sparsebench.kernels.{face.parent.name}.{face.stem}")
+            found += _kernels_of(module, face)
+    return tuple(sorted(found, key=lambda kernel: kernel.name))
+
+
+def load_plugin(path: Path) -> tuple[Kernel, ...]:
+    """The kernels of a Python file outside the package; BadInput when it is missing, broken or lists none."""
+    if not path.is_file():
+        raise BadInput(f"plugin {path} was not found; give the path of a Python file that ends in KERNELS = [...]")
+    name = f"sparsebench_plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"plugin {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the plugin look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadInput(f"plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
+    return _kernels_of(module, path.resolve())
+
+
+def all_kernels(plugins: Sequence[Path] = ()) -> dict[str, Kernel]:
+    """Shipped kernels and those of `plugins` by name; BadInput when two share a name."""
+    found: dict[str, Kernel] = {}
+    for kernel in [*load_kernels(), *(kernel for path in plugins for kernel in load_plugin(path))]:
+        if kernel.name in found:
+            raise BadInput(f"two kernels are called {kernel.name}: {found[kernel.name].home} and {kernel.home}; rename one")
+        found[kernel.name] = kernel
+    return found

@@ -1,0 +1,76 @@
+"""The statistics of paired samples: how much faster, and how sure.
+
+Two kernels timed in the same round met the same clock speed, the same neighbours and the same cache state, so the ratio
+of the two is far steadier than either time (nanobench's paired mode found the same; facts are in docs/measuring.md).
+The estimate is the median of the per-round log ratios; its interval comes from order statistics and assumes no
+distribution: the number of rounds below the true median is binomial(rounds, 1/2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+# scipy: the binomial quantile function, which numpy lacks.
+from scipy.stats import binom
+
+from sparsebench import units
+
+CONFIDENCE = 0.95
+LEAST_ROUNDS = 6  # below six rounds no order-statistic interval reaches 95 %
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A ratio of times with the interval that holds its true median with 95 % confidence."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval in log terms: 0.01 means known to about 1 %."""
+        return float(np.log(self.high / self.low) / 2)
+
+    def __str__(self) -> str:
+        return units.ratio(self.median, self.low, self.high)
+
+
+@lru_cache(maxsize=4096)
+def _outer_ranks(rounds: int, confidence: float) -> tuple[int, int]:
+    """Ranks (from 0) of the order statistics that bracket the median; the whole range when rounds are too few."""
+    lowest = max(int(binom.ppf((1 - confidence) / 2, rounds, 0.5)) - 1, 0)
+    return lowest, rounds - 1 - lowest
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Median of `values` and the order-statistic interval around it: (median, low, high).
+
+    With fewer than six values the interval is their whole range, which holds the median less often than asked.
+
+    >>> median_interval([3.0, 1.0, 2.0])
+    (2.0, 1.0, 3.0)
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    low, high = _outer_ranks(len(ordered), confidence)
+    return float(np.median(ordered)), float(ordered[low]), float(ordered[high])
+
+
+def paired_ratio(slower_s: Sequence[float], faster_s: Sequence[float]) -> Ratio:
+    """How many times longer `slower_s` takes than `faster_s`, entry i of both being round i.
+
+    Raises ValueError on lists of different or zero length: pairs cannot be made up.
+
+    >>> paired_ratio([2.0, 2.2, 1.8], [1.0, 1.1, 0.9]).median
+    2.0
+    """
+    if len(slower_s) != len(faster_s) or not len(slower_s):
+        raise ValueError(f"paired ratio of {len(slower_s)} and {len(faster_s)} rounds: entry i of both must be round i")
+    logs = np.log(np.asarray(slower_s, dtype=float)) - np.log(np.asarray(faster_s, dtype=float))
+    median, low, high = np.exp(median_interval(logs.tolist()))
+    return Ratio(float(median), float(low), float(high), len(logs))

@@ -1,0 +1,173 @@
+"""What happened: one trial makes exactly one record, whatever happens. Times exist only on ok.
+
+History of the schema (bump SCHEMA, add a line and a file in tests/golden/ for every change of a field):
+
+    1  2026-11  the first. Beyond the fields of the contract it keeps `baselines` {kernel name: source_sha} (the key is
+                hashed from them) and `facts` (what the pattern certifies, what really ran).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from sparsebench.case import Case, canonical, digest
+from sparsebench.errors import StoreError
+from sparsebench.paired import Ratio, paired_ratio
+
+SCHEMA = 1
+
+Outcome = Literal["ok", "skipped", "wrong", "failed", "crashed", "oom", "timeout"]
+Cache = Literal["hot", "weights_cold", "cold"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+BROKEN = frozenset({"wrong", "failed", "crashed", "oom", "timeout"})
+MISSING_NEED = "needs "  # a skip whose reason starts so is tried again: what is missing may be installed by then
+
+Samples = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How a trial is timed: cache states, threads, and when to stop."""
+
+    cache: tuple[str, ...] = ("weights_cold",)
+    threads: int = 1
+    budget_s: float = 2.0
+    precision: float = 0.01
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Protocol:
+        """The protocol that asdict wrote."""
+        return cls(**{**data, "cache": tuple(data["cache"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The one result of a trial. Fields are plain JSON data, save `case` and `protocol`.
+
+    samples   {cache: {kernel name: [seconds, ...]}}; entry i of every list is round i; the baselines are in it
+    layout_s  {kernel name: seconds to bring X from the case's layout to its own and Y back}; 0 where they agree
+    baselines {kernel name: source_sha} of the named baselines timed beside this kernel
+    pack_s    seconds from the dense matrix to a kernel ready to launch
+    error_ratio  largest |error| over its allowance, of both precision gates; above 1 the outcome is wrong
+    """
+
+    key: str
+    suite: str
+    case: Case
+    kernel: str
+    source_sha: str
+    machine: str
+    protocol: Protocol
+    outcome: Outcome
+    reason: str = ""
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    nnz: int | None = None
+    format_bytes: int | None = None
+    moved_bytes: int | None = None
+    useful_flops: int | None = None
+    peak_memory_bytes: int | None = None
+    samples: Samples = field(default_factory=dict)
+    layout_s: Mapping[str, float] = field(default_factory=dict)
+    pack_s: float | None = None
+    error_ratio: float | None = None
+    stop: Literal["precision", "budget"] | None = None
+    flags: Sequence[str] = ()
+    clocks: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    host: Mapping[str, Any] = field(default_factory=dict)
+    started_at: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise StoreError(f"outcome must be one of {', '.join(OUTCOMES)}, found {self.outcome!r}")
+        if self.outcome != "ok" and self.samples:
+            raise StoreError(f"a record with outcome {self.outcome} carries times; times exist only on ok")
+
+    @property
+    def final(self) -> bool:
+        """Whether the trial need not run again: ok, wrong, or skipped by a limit rather than a missing need."""
+        return self.outcome in ("ok", "wrong") or (self.outcome == "skipped" and not self.reason.startswith(MISSING_NEED))
+
+    @property
+    def sparsity(self) -> float | None:
+        """The achieved sparsity, 1 - nnz / (m k)."""
+        return None if self.nnz is None else 1 - self.nnz / (self.case.m * self.case.k)
+
+    def times_s(self, cache: str | None = None, kernel: str | None = None) -> Sequence[float]:
+        """Seconds of each round; of this kernel and the protocol's first cache unless said. Empty when there are none."""
+        return self.samples.get(cache or self.protocol.cache[0], {}).get(kernel or self.kernel, ())
+
+    def median_s(self, cache: str | None = None, kernel: str | None = None) -> float | None:
+        """Median time in seconds, or None where there are no times."""
+        times_s = self.times_s(cache, kernel)
+        return float(np.median(times_s)) if len(times_s) else None
+
+    def best_baseline(self, cache: str | None = None, *, total: bool = False) -> str | None:
+        """The named baseline with the least median time in these rounds, layout change included when `total`."""
+        def cost_s(name: str) -> float:
+            return (self.median_s(cache, name) or math.inf) + (self.layout_s.get(name, 0.0) if total else 0.0)
+
+        return min(self.baselines, key=cost_s, default=None)
+
+    def speedup(self, cache: str | None = None, *, total: bool = False) -> Ratio | None:
+        """How many times faster than the best baseline, paired by round; None where there are no times.
+
+        Each kernel runs in its native layout; `total` adds both sides' layout change, which is the headline.
+        """
+        baseline = self.best_baseline(cache, total=total)
+        if baseline is None or not (own_s := self.times_s(cache)) or not (base_s := self.times_s(cache, baseline)):
+            return None
+        extra = self.layout_s if total else {}
+        return paired_ratio(
+            np.add(base_s, extra.get(baseline, 0.0)).tolist(), np.add(own_s, extra.get(self.kernel, 0.0)).tolist()
+        )
+
+    def to_json(self) -> str:
+        """This record as one line of JSON; ValueError rather than NaN or Infinity."""
+        return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Record:
+        """The record that `to_json` wrote, of this or any earlier schema; StoreError says what is wrong with the line."""
+        try:
+            data = json.loads(line, parse_constant=_no_constant)
+        except ValueError as error:
+            raise StoreError(f"not a line of JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise StoreError(f"a record is a JSON object, found {type(data).__name__}")
+        schema = data.get("schema")
+        if schema not in range(1, SCHEMA + 1):
+            raise StoreError(f"schema {schema!r} is not one of 1..{SCHEMA}; a newer sparsebench wrote it, or it is no record")
+        try:
+            return cls(**{**data, "case": Case.from_json(data["case"]), "protocol": Protocol.from_json(data["protocol"])})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StoreError(f"not a record of schema {schema}: {type(error).__name__}: {error}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed in a record; null stands for an unknown number")
+
+
+def record_key(
+    case: Case, kernel: str, source_sha: str, baselines: Mapping[str, str], machine: str, protocol: Protocol, versions: Mapping[str, str]
+) -> str:
+    """What makes two trials the same trial: sha256 of the canonical JSON of everything that made the result."""
+    return digest(
+        {
+            "case": case.to_json(),
+            "kernel": kernel,
+            "source_sha": source_sha,
+            "baselines": dict(baselines),
+            "machine": machine,
+            "protocol": json.loads(canonical(asdict(protocol))),
+            "versions": dict(versions),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Suites and networks that ship with the package (YAML)."""

@@ -1,0 +1,1 @@
+"""sparsebench as asv benchmarks."""
