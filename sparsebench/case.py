@@ -103,7 +103,12 @@ class Case:
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
             raise BadInput(f"m, k and n must be at least 1, found m={self.m}, k={self.k}, n={self.n}")
-        for value, kind, what in ((self.op, Op, "op"), (self.dtype, DType, "dtype"), (self.math, Math, "math"), (self.layout, Layout, "layout")):
+        for value, kind, what in (
+            (self.op, Op, "op"),
+            (self.dtype, DType, "dtype"),
+            (self.math, Math, "math"),
+            (self.layout, Layout, "layout"),
+        ):
             if value not in get_args(kind):
                 raise BadInput(f"{what} must be one of {', '.join(get_args(kind))}, found {value!r}")
         if (self.op == "conv2d") != (self.conv is not None):
@@ -152,14 +157,21 @@ class Case:
     def describe(self) -> str:
         """One line for people, such as `768x3072 n=64 block 4x1 90 %`."""
         parts = [f"{self.m}x{self.k} n={self.n}", self.pattern]
-        parts += ["+".join("x".join(map(str, (h, w))) for _, h, w in self.pattern_object.blocks())] * (self.pattern in ("block", "hierarchical"))
+        parts += ["+".join("x".join(map(str, (h, w))) for _, h, w in self.pattern_object.blocks())] * (
+            self.pattern in ("block", "hierarchical")
+        )
         parts += [f"{100 * self.sparsity:.4g} %"] * (self.sparsity is not None)
         parts += [self.source.file] * (self.source is not None)
         return " ".join(parts)
 
     def _rng(self, stream: str) -> np.random.Generator:
         """Random numbers that depend on the seed and on what the stream is for, not on dtype, layout or kernel."""
-        about: dict[str, Any] = {"stream": stream, "m": self.m, "k": self.k, "source": asdict(self.source) if self.source else None}
+        about: dict[str, Any] = {
+            "stream": stream,
+            "m": self.m,
+            "k": self.k,
+            "source": asdict(self.source) if self.source else None,
+        }
         if stream == "mask":
             about |= {"pattern": self.pattern, "params": dict(self.params), "sparsity": self.sparsity}
         if stream.startswith("activations"):

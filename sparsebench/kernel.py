@@ -37,6 +37,10 @@ class Toolchain(Protocol):
         """The C source `body` compiled for this machine, as a ctypes library; MissingNeed without a compiler."""
         ...
 
+    def output(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The float32 buffer that this kernel's run() must write Y into; every launch of a contestant gets the same."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -111,7 +115,7 @@ class Kernel:
         ):
             if asked not in taken:
                 return f"{self.name} takes {what} {', '.join(taken)}, not {asked}"
-        if reason := case.pattern_object.why_not(case.m, case.k):
+        if reason := case.pattern_object.why_not(case.m, case.k, case.sparsity):
             return reason
         return next((f"{self.name}: {limit.reason}" for limit in self.limits if not limit.holds(case)), None)
 
@@ -169,6 +173,8 @@ def all_kernels(plugins: Sequence[Path] = ()) -> dict[str, Kernel]:
     found: dict[str, Kernel] = {}
     for kernel in [*load_kernels(), *(kernel for path in plugins for kernel in load_plugin(path))]:
         if kernel.name in found:
-            raise BadInput(f"two kernels are called {kernel.name}: {found[kernel.name].home} and {kernel.home}; rename one")
+            raise BadInput(
+                f"two kernels are called {kernel.name}: {found[kernel.name].home} and {kernel.home}; rename one"
+            )
         found[kernel.name] = kernel
     return found

@@ -94,7 +94,9 @@ class Record:
     @property
     def final(self) -> bool:
         """Whether the trial need not run again: ok, wrong, or skipped by a limit rather than a missing need."""
-        return self.outcome in ("ok", "wrong") or (self.outcome == "skipped" and not self.reason.startswith(MISSING_NEED))
+        return self.outcome in ("ok", "wrong") or (
+            self.outcome == "skipped" and not self.reason.startswith(MISSING_NEED)
+        )
 
     @property
     def sparsity(self) -> float | None:
@@ -112,6 +114,7 @@ class Record:
 
     def best_baseline(self, cache: str | None = None, *, total: bool = False) -> str | None:
         """The named baseline with the least median time in these rounds, layout change included when `total`."""
+
         def cost_s(name: str) -> float:
             return (self.median_s(cache, name) or math.inf) + (self.layout_s.get(name, 0.0) if total else 0.0)
 
@@ -145,9 +148,13 @@ class Record:
             raise StoreError(f"a record is a JSON object, found {type(data).__name__}")
         schema = data.get("schema")
         if schema not in range(1, SCHEMA + 1):
-            raise StoreError(f"schema {schema!r} is not one of 1..{SCHEMA}; a newer sparsebench wrote it, or it is no record")
+            raise StoreError(
+                f"schema {schema!r} is not one of 1..{SCHEMA}; a newer sparsebench wrote it, or it is no record"
+            )
         try:
-            return cls(**{**data, "case": Case.from_json(data["case"]), "protocol": Protocol.from_json(data["protocol"])})
+            return cls(
+                **{**data, "case": Case.from_json(data["case"]), "protocol": Protocol.from_json(data["protocol"])}
+            )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise StoreError(f"not a record of schema {schema}: {type(error).__name__}: {error}") from None
 
@@ -157,7 +164,13 @@ def _no_constant(name: str) -> None:
 
 
 def record_key(
-    case: Case, kernel: str, source_sha: str, baselines: Mapping[str, str], machine: str, protocol: Protocol, versions: Mapping[str, str]
+    case: Case,
+    kernel: str,
+    source_sha: str,
+    baselines: Mapping[str, str],
+    machine: str,
+    protocol: Protocol,
+    versions: Mapping[str, str],
 ) -> str:
     """What makes two trials the same trial: sha256 of the canonical JSON of everything that made the result."""
     return digest(

@@ -25,10 +25,12 @@ def kept_units(sparsity: float, units: int) -> int:
     return int(np.floor((1 - sparsity) * units + 0.5))
 
 
-def checked_sparsity(sparsity: float) -> float:
-    """`sparsity` itself; PatternError unless it lies in [0, 1)."""
-    if not 0 <= sparsity < 1:
-        raise PatternError(f"sparsity must be in [0, 1), found {sparsity}; 0.9 means that a tenth of the weights is kept")
+def checked_sparsity(sparsity: float | None) -> float:
+    """`sparsity` itself; PatternError unless it is a number in [0, 1)."""
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
+        raise PatternError(
+            f"sparsity must be in [0, 1), found {sparsity}; 0.9 means that a tenth of the weights is kept"
+        )
     return sparsity
 
 
@@ -36,9 +38,9 @@ def checked_sparsity(sparsity: float) -> float:
 class Draw:
     """One mask of a pattern.
 
-        mask       bool [m, k]  true where a nonzero may be
-        structure  what a format needs beyond the mask (see formats/hbs.py and formats/rbgp4.py), or None
-        facts      numbers worth keeping in a record, such as certified spectral gaps
+    mask       bool [m, k]  true where a nonzero may be
+    structure  what a format needs beyond the mask (see formats/hbs.py and formats/rbgp4.py), or None
+    facts      numbers worth keeping in a record, such as certified spectral gaps
     """
 
     mask: np.ndarray
@@ -64,9 +66,17 @@ class Pattern(ABC):
         except TypeError as error:
             raise PatternError(f"pattern {cls.name}: {error}; it takes {sorted(known)}") from None
 
-    def why_not(self, m: int, k: int) -> str | None:
-        """Why this pattern cannot be laid on a matrix [m, k] (a block that does not divide it), or None when it can."""
+    def why_not(self, m: int, k: int, sparsity: float | None = None) -> str | None:
+        """Why this pattern cannot be laid on a matrix [m, k] (a block that does not divide it), or None when it can.
+
+        With a `sparsity` also why this shape cannot reach it, where a pattern has only a few (rbgp4).
+        """
         return None
+
+    def demand(self, m: int, k: int, sparsity: float | None) -> None:
+        """Raise PatternError with the sentence of `why_not`, if there is one."""
+        if reason := self.why_not(m, k, sparsity):
+            raise PatternError(f"pattern {self.name}: {reason}")
 
     @abstractmethod
     def draw(self, m: int, k: int, sparsity: float | None, rng: np.random.Generator) -> Draw:

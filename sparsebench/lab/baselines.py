@@ -1,0 +1,106 @@
+"""The dense side of a problem: which dense kernels are the named baselines, and a record for each of them.
+
+Each dense kernel is checked alone; then all of them run one interleaved screening. Those within 3 % of the fastest, at
+most two, become the named baselines, and the winner is entered twice (A/A: dense.aa must come out 1 within 2 %).
+
+Baselines are part of a record's key, so a later run takes those of the stored dense records as long as nothing that
+made them has changed (Ledger.common_baselines): noise between two near-equal kernels must not void finished work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsebench.lab.bench import AA
+from sparsebench.lab.ledger import Ledger
+from sparsebench.lab.wire import Answer, CheckDense, Request, Screen
+from sparsebench.paired import paired_ratio
+from sparsebench.suite import Trial
+
+NEAR_BEST = 1.03
+MOST = 2
+AA_TOLERANCE = 0.02
+
+Baselines = Mapping[str, str]  # kernel name -> source_sha
+Ask = Callable[[Request], tuple[Answer, str]]
+Finish = Callable[[Trial, Baselines, Answer], None]
+
+
+def screen(dense: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) -> Baselines:
+    """Check, time and record the dense trials of one problem; the named baselines, none where no dense kernel is right."""
+    trials: dict[str, Trial] = {}
+    for trial in dense:
+        answer, _ = ask(CheckDense(trial.case, trial.kernel))
+        if answer.outcome == "ok":
+            trials[trial.kernel] = trial
+        else:
+            finish(trial, {}, answer)
+    screened = _time_together(trials, ask, finish)
+    if screened is None:
+        return {}
+    named = name_baselines(screened.facts["samples"][ledger.protocol.cache[0]])
+    twin, _ = ask(Screen(trials[named[0]].case, named, twin=True))
+    baselines = {name: ledger.sha(name) for name in named}
+    for name, trial in trials.items():
+        own, _ = ask(CheckDense(trial.case, name))
+        winner = name == named[0] and twin.outcome == "ok" and not twin.facts["wrong"]
+        finish(trial, baselines, _answer(name, own, twin if winner else screened, named))
+    return baselines
+
+
+def name_baselines(samples: Mapping[str, Sequence[float]]) -> list[str]:
+    """Kernels whose median is within 3 % of the least, fastest first, at most two.
+
+    >>> name_baselines({"a": [1.0], "b": [1.02], "c": [1.01], "d": [2.0]})
+    ['a', 'c']
+    """
+    medians_s = {name: float(np.median(times_s)) for name, times_s in samples.items()}
+    best_s = min(medians_s.values())
+    return sorted((name for name in medians_s if medians_s[name] <= NEAR_BEST * best_s), key=medians_s.__getitem__)[
+        :MOST
+    ]
+
+
+def _time_together(trials: dict[str, Trial], ask: Ask, finish: Finish) -> Answer | None:
+    """One interleaved run of these kernels; who breaks is recorded, leaves `trials`, and the others run again."""
+    while trials:
+        case = next(iter(trials.values())).case
+        answer, suspect = ask(Screen(case, list(trials)))
+        if answer.outcome == "ok" and not answer.facts["wrong"]:
+            return answer
+        reasons = answer.facts["wrong"] if answer.outcome == "ok" else {suspect: answer.reason}
+        outcome = "wrong" if answer.outcome == "ok" else answer.outcome
+        for name in [name for name in trials if name in reasons] or list(trials):
+            finish(trials.pop(name), {}, Answer(outcome, reasons.get(name, answer.reason)))
+    return None
+
+
+def _answer(name: str, own: Answer, timed: Answer, named: Sequence[str]) -> Answer:
+    """What a dense kernel's record says: its facts, and its own and the baselines' samples of one interleaved run."""
+    if own.outcome != "ok":
+        return own
+    kept = {name, *named, AA}
+    samples = {
+        cache: {kernel: times_s for kernel, times_s in by_name.items() if kernel in kept}
+        for cache, by_name in timed.facts["samples"].items()
+    }
+    flags = [flag for flag in timed.facts["flags"] if flag.split(":")[1] in kept] + aa_flags(name, samples)
+    facts: dict[str, Any] = {
+        **own.facts,
+        **{f: timed.facts[f] for f in ("stop", "clocks")},
+        "samples": samples,
+        "flags": flags,
+    }
+    return Answer("ok", facts={**facts, "error_ratio": timed.facts["error_ratios"].get(name)})
+
+
+def aa_flags(name: str, samples: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """`aa_off:kernel:cache` for every cache in which a kernel entered twice differs from itself by more than 2 %."""
+    return [
+        f"aa_off:{name}:{cache}"
+        for cache, by_name in samples.items()
+        if AA in by_name and abs(paired_ratio(by_name[AA], by_name[name]).median - 1) > AA_TOLERANCE
+    ]

@@ -1,0 +1,305 @@
+"""What happens on the device: a kernel is packed, prepared, checked, timed beside its baselines, and checked again.
+
+The bench lives in the worker process and outlives trials: the reference of the case in hand and the dense contestants
+of the problem in hand serve every kernel that is asked about them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebench.case import Case, FileData
+from sparsebench.formats import Format
+from sparsebench.kernel import Kernel, Launch
+from sparsebench.lab.build import CpuToolchain
+from sparsebench.lab.check import Reference, Verdict
+from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
+from sparsebench.record import Protocol
+
+LAYOUT_ROUNDS = 9
+AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
+
+
+class WrongAnswer(Exception):
+    """A gate refused an answer; the message says which gate, which entry and by how much."""
+
+    def __init__(self, gate: str, verdict: Verdict) -> None:
+        super().__init__(f"{gate}: {verdict.reason}")
+        self.ratio = verdict.ratio if np.isfinite(verdict.ratio) else None
+
+
+class OutputToolchain(CpuToolchain):
+    """The toolchain of one contestant: all its launches write one Y, so that rotating copies of W does not cool Y too."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._outputs: dict[tuple[int, ...], np.ndarray] = {}
+
+    def output(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The one float32 buffer of this shape, filled with NaN."""
+        if shape not in self._outputs:
+            self._outputs[shape] = np.full(shape, np.nan, np.float32)
+        return self._outputs[shape]
+
+
+@dataclass(slots=True, eq=False)
+class Ready:
+    """A contestant that passed both gates, with what its record will say of it."""
+
+    kernel: Kernel
+    native: Case
+    reference: Reference
+    contestant: Contestant
+    packed: Format
+    pack_s: float
+    error_ratio: float
+    layout_s: float
+    peak_memory_bytes: int | None
+
+    def check_again(self) -> float:
+        """The precision gate on fresh activations through the launches just timed; its error ratio, or WrongAnswer."""
+        question, x = self.reference.normal(fresh=1), self.contestant.x
+        timed = x.copy()
+        x[...] = in_layout(question.x, self.native)
+        launches = self.contestant.rotation.launches
+        try:
+            verdicts = [
+                question.judge(run_filled(launch), self.native)
+                for launch in {id(e): e for e in (launches[0], launches[-1])}.values()
+            ]
+        finally:
+            x[...] = timed
+        worst = max(verdicts, key=lambda verdict: verdict.ratio)
+        if not worst.ok:
+            raise WrongAnswer("precision gate after the clock, on fresh inputs", worst)
+        return worst.ratio
+
+
+def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
+    """X [k, n] as the layout of `case` stores it, contiguous; activation tensors stay as they are."""
+    return x if case.conv is not None or case.layout == "feature" else np.ascontiguousarray(x.T)
+
+
+def run_filled(launch: Launch) -> np.ndarray:
+    """One call with its output filled with NaN first, so that an entry never written shows; a copy of Y."""
+    if launch.y is not None:
+        launch.y.fill(np.nan)
+    return np.array(launch.run(), dtype=np.float64)
+
+
+@dataclass(slots=True, eq=False)
+class Bench:
+    """The device side of a run. `mark` hears what runs next."""
+
+    kernels: Mapping[str, Kernel]
+    protocol: Protocol
+    cache_bytes: int
+    load: Callable[[Path, str | None], FileData]
+    mark: Callable[[str], None] = lambda name: None
+    clock: CpuClock | None = None
+    _reference: Reference | None = None
+    _problem: Reference | None = None
+    _dense: dict[str, Ready] = field(default_factory=dict)
+    _files: dict[tuple[Path, str | None], FileData] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = self.clock or CpuClock(self.cache_bytes, mark=self.mark)
+
+    # What the parent asks for -------------------------------------------------------------------------------------
+
+    def check_dense(self, problem: Case, name: str) -> dict[str, Any]:
+        """Make dense kernel `name` ready for `problem`; its facts, or WrongAnswer."""
+        return self._facts(self._dense_ready(problem, name))
+
+    def screen(self, problem: Case, names: Sequence[str]) -> dict[str, Any]:
+        """One interleaved run of dense kernels: {samples, stop, flags}, and {name: reason} of those wrong afterwards."""
+        ready = [self._dense_ready(problem, name) for name in names]
+        timing = self._time([entry.contestant for entry in ready], names)
+        return {**timing, **self._after(ready)}
+
+    def again(self, problem: Case, names: Sequence[str]) -> dict[str, Any]:
+        """The dense kernels `names` once more, the first of them entered twice: the second time as `dense.aa`."""
+        ready = [self._dense_ready(problem, name) for name in names]
+        twin = replace(ready[0].contestant, name=AA)
+        timing = self._time([*(entry.contestant for entry in ready), twin], names)
+        return {**timing, **self._after(ready)}
+
+    def measure(self, case: Case, data: Path | None, name: str, baselines: Sequence[str]) -> dict[str, Any]:
+        """One trial of a sparse kernel beside the named baselines; everything its record says that only the device knows."""
+        own = self._ready(self.kernels[name], self._sparse_reference(case, data))
+        beside = [self._dense_ready(case.problem, baseline) for baseline in baselines]
+        timing = self._time([own.contestant, *(entry.contestant for entry in beside)], baselines or [name])
+        self.mark(name)
+        error_ratio = max(own.error_ratio, own.check_again())
+        for entry in beside:
+            self.mark(entry.kernel.name)
+            entry.check_again()
+        layout_s = {entry.kernel.name: entry.layout_s for entry in (own, *beside)}
+        return {**self._facts(own), **timing, "error_ratio": error_ratio, "layout_s": layout_s}
+
+    # How it is done -----------------------------------------------------------------------------------------------
+
+    def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
+        """Time `contestants` together: samples, why it stopped, doubts, and the core's clock before and after."""
+        assert self.clock is not None
+        before_mhz = clock_mhz()
+        timing = time_interleaved(self.clock, contestants, self.protocol, against)
+        clocks = {"before_mhz": before_mhz, "after_mhz": clock_mhz()}
+        return {"samples": timing.samples, "stop": timing.stop, "flags": list(timing.flags), "clocks": clocks}
+
+    def _after(self, ready: Sequence[Ready]) -> dict[str, Any]:
+        wrong, ratios = {}, {}
+        for entry in ready:
+            self.mark(entry.kernel.name)
+            try:
+                ratios[entry.kernel.name] = max(entry.error_ratio, entry.check_again())
+            except WrongAnswer as error:
+                wrong[entry.kernel.name] = str(error)
+        return {"wrong": wrong, "error_ratios": ratios}
+
+    def _dense_ready(self, problem: Case, name: str) -> Ready:
+        if self._problem is None or self._problem.case != problem:
+            self._dense.clear()
+            self._reference = None
+            self._problem = Reference(problem, problem.draw())
+        if name not in self._dense:
+            self._dense[name] = self._ready(self.kernels[name], self._problem)
+        return self._dense[name]
+
+    def _sparse_reference(self, case: Case, data: Path | None) -> Reference:
+        if self._reference is None or self._reference.case != case:
+            file = self._file(data, case.source.tensor if case.source else None) if data else None
+            self._reference = Reference(case, case.draw(file), file)
+        return self._reference
+
+    def _file(self, path: Path, tensor: str | None) -> FileData:
+        if (path, tensor) not in self._files:
+            self._files.clear()  # one file at a time: a weight file may be large
+            self._files[path, tensor] = self.load(path, tensor)
+        return self._files[path, tensor]
+
+    def _ready(self, kernel: Kernel, reference: Reference) -> Ready:
+        """Pack, prepare and check: integer gate, then precision gate. WrongAnswer if either refuses."""
+        self.mark(kernel.name)
+        native = kernel.native(reference.case)
+        integers = reference.integers()
+        _, launch = self._prepare(kernel, native, reference, integers.w, in_layout(integers.x, native).copy())
+        if not (verdict := integers.judge(run_filled(launch), native)).ok:
+            raise WrongAnswer("integer gate", verdict)
+        question, memory = reference.normal(), PeakMemory()
+        x, toolchain = in_layout(question.x, native).copy(), OutputToolchain(self.protocol.threads)
+        start_s = time.perf_counter()
+        packed, launch = self._prepare(kernel, native, reference, question.w, x, toolchain)
+        pack_s = time.perf_counter() - start_s
+        verdict = question.judge(run_filled(launch), native)
+        peak = memory.grown_bytes()
+        if not verdict.ok:
+            raise WrongAnswer("precision gate", verdict)
+        launches = [
+            launch,
+            *(kernel.prepare(native, copy.deepcopy(packed), x, toolchain) for _ in range(self._copies(packed) - 1)),
+        ]
+        for extra in launches[1:]:
+            extra.run()  # page faults and first-call set-up belong to no sample
+        contestant = Contestant(kernel.name, Rotation(launches, packed.nbytes), x)
+        return Ready(
+            kernel,
+            native,
+            reference,
+            contestant,
+            packed,
+            pack_s,
+            verdict.ratio,
+            layout_change_s(reference.case, native),
+            peak,
+        )
+
+    def _prepare(
+        self,
+        kernel: Kernel,
+        native: Case,
+        reference: Reference,
+        w: np.ndarray,
+        x: np.ndarray,
+        toolchain: OutputToolchain | None = None,
+    ) -> tuple[Format, Launch]:
+        packed = kernel.format.from_dense(w, reference.draw.mask, reference.draw.structure)
+        return packed, kernel.prepare(native, packed, x, toolchain or OutputToolchain(self.protocol.threads))
+
+    def _copies(self, packed: Format) -> int:
+        return copies_needed(packed.nbytes, self.cache_bytes) if "weights_cold" in self.protocol.cache else 1
+
+    def _facts(self, ready: Ready) -> dict[str, Any]:
+        case, packed = ready.reference.case, ready.packed
+        return {
+            "nnz": packed.nnz,
+            "format_bytes": packed.nbytes,
+            "moved_bytes": ready.kernel.moved_bytes(ready.native, packed),
+            "useful_flops": case.useful_flops(packed.nnz),
+            "peak_memory_bytes": ready.peak_memory_bytes,
+            "pack_s": ready.pack_s,
+            "error_ratio": ready.error_ratio,
+            "layout_s": {ready.kernel.name: ready.layout_s},
+            "facts": {
+                **ready.reference.draw.facts,
+                "ran": ready.contestant.rotation.launches[0].ran or ready.kernel.name,
+                "copies": len(ready.contestant.rotation.launches),
+            },
+        }
+
+
+def layout_change_s(case: Case, native: Case) -> float:
+    """Median seconds to bring X from the case's layout to the native one and Y back; 0 where they agree."""
+    if case.layout == native.layout or case.conv is not None:
+        return 0.0
+    import torch  # its transposing copy is blocked; numpy's walks one side with a stride and takes several times longer
+
+    shapes = [(case.k, case.n), (case.n, case.m)] if case.layout == "feature" else [(case.n, case.k), (case.m, case.n)]
+    pairs = [(torch.zeros(shape), torch.empty(shape[::-1])) for shape in shapes]
+    times_s = []
+    for _ in range(LAYOUT_ROUNDS):
+        start_s = time.perf_counter()
+        for source, target in pairs:
+            target.copy_(source.T)
+        times_s.append(time.perf_counter() - start_s)
+    return float(np.median(times_s))
+
+
+class PeakMemory:
+    """How far this process's resident memory rises; None where the system has no resettable high-water mark (Linux has)."""
+
+    def __init__(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._start = _status_bytes("VmRSS")
+        except OSError:
+            self._start = None
+
+    def grown_bytes(self) -> int | None:
+        """Bytes between resident memory at the start and its peak since."""
+        peak = _status_bytes("VmHWM") if self._start is not None else None
+        return None if peak is None or self._start is None else max(peak - self._start, 0)
+
+
+def _status_bytes(name: str) -> int | None:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def clock_mhz() -> float | None:
+    """The CPU's clock as the system reports it now, in MHz, for the core this process is pinned to."""
+    core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    try:
+        found = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return float(found[core])
+    except (OSError, IndexError):
+        return None

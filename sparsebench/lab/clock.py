@@ -1,0 +1,200 @@
+"""The CPU clock: samples taken in interleaved rounds, each kernel in the cache state the protocol asks for.
+
+    hot           one untimed call of the same kernel directly before each sample; short calls loop inside the sample
+    weights_cold  the packed W rotates over copies that total twice the last-level cache; X is read just before
+    cold          twice the last-level cache is written before each sample
+
+Where W is so small that MAX_COPIES of it do not fill the cache, weights_cold writes the cache over once each time the
+rotation wraps, so that every copy is still met cold.
+
+All contestants of a trial are sampled once per round, in an order drawn anew each round: a drift of the machine meets
+all of them alike, and being second in line costs each of them equally often.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from sparsebench.kernel import Launch
+from sparsebench.paired import LEAST_ROUNDS, paired_ratio
+from sparsebench.record import Protocol
+
+MAX_COPIES = 256
+TIMER_FLOOR_S, MOST_LOOPS = 20e-6, 1024  # a hot sample loops until it is this long: perf_counter costs about 50 ns
+FIRST_LOOK, LOOK_AGAIN = 12, 1.25  # rounds before the first look at the ratio, and the growth between looks
+
+Order = Callable[[int], Sequence[int]]
+
+
+@dataclass(slots=True, eq=False)
+class Rotation:
+    """Launches over copies of one packed W, `weight_bytes` each, taken in turn: the one that has rested longest is next."""
+
+    launches: Sequence[Launch]
+    weight_bytes: int
+    _next: int = 0
+
+    def take(self) -> Launch:
+        """The launch whose weights have rested longest."""
+        launch = self.launches[self._next]
+        self._next = (self._next + 1) % len(self.launches)
+        return launch
+
+    def wraps_within(self, cache_bytes: int) -> bool:
+        """Whether the next launch starts a new turn over copies that all fit into twice the cache."""
+        return self._next == 0 and self.weight_bytes * len(self.launches) < 2 * cache_bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contestant:
+    """A kernel ready to be sampled; all its launches read `x` and write one Y. Twins share one rotation."""
+
+    name: str
+    rotation: Rotation
+    x: np.ndarray
+
+
+def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
+    """How many copies of the packed W weights_cold rotates over: twice the cache in all, at least two, at most 256."""
+    return int(np.clip(-(-2 * cache_bytes // max(weight_bytes, 1)), 2, MAX_COPIES))
+
+
+@dataclass(slots=True)
+class CpuClock:
+    """Takes samples on this CPU. `mark` hears who runs next, so that a crash can be blamed on the right kernel.
+
+    `now_s` and `order` can be replaced, to plant faults in tests.
+    """
+
+    cache_bytes: int
+    mark: Callable[[str], None] = lambda name: None
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+    now_s: Callable[[], float] = time.perf_counter
+    order: Order | None = None
+    _flood: np.ndarray | None = None
+    _loops: dict[str, int] = field(default_factory=dict)
+
+    def sample(self, contestant: Contestant, cache: str) -> float:
+        """Seconds of one call of `contestant` in cache state `cache`."""
+        if cache == "hot":
+            return self._hot(contestant)
+        if cache == "cold":
+            self.overwrite_cache()
+        else:
+            if contestant.rotation.wraps_within(self.cache_bytes):
+                self.overwrite_cache()
+            contestant.x.sum()  # what other contestants streamed may have pushed X out
+        self.mark(contestant.name)
+        return self._timed(contestant.rotation.take().run, 1)
+
+    def _hot(self, contestant: Contestant) -> float:
+        run = contestant.rotation.launches[0].run
+        loops = self._loops.get(contestant.name, 1)
+        self.mark(contestant.name)
+        run()
+        time_s = self._timed(run, loops)
+        while time_s * loops < TIMER_FLOOR_S and loops < MOST_LOOPS:
+            loops *= 2
+            time_s = self._timed(run, loops)
+        self._loops[contestant.name] = loops
+        return time_s
+
+    def _timed(self, run: Callable[[], Any], loops: int) -> float:
+        start_s = self.now_s()
+        for _ in range(loops):
+            run()
+        return max(self.now_s() - start_s, 1e-9) / loops
+
+    def overwrite_cache(self) -> None:
+        """Write twice the last-level cache, so that nothing of an earlier call is left in it."""
+        if self._flood is None:
+            self._flood = np.zeros(2 * self.cache_bytes // 8)
+        self._flood += 1.0
+
+    def rounds(
+        self, contestants: Sequence[Contestant], caches: Sequence[str]
+    ) -> Iterator[Mapping[str, Mapping[str, float]]]:
+        """Rounds without end: {cache: {name: seconds}}, every contestant once, in an order drawn for each round."""
+        draw = self.order or self.rng.permutation
+        while True:
+            yield {
+                cache: {contestants[i].name: self.sample(contestants[i], cache) for i in draw(len(contestants))}
+                for cache in caches
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the clock saw: {cache: {name: [seconds of each round]}} and why it stopped."""
+
+    samples: Mapping[str, Mapping[str, list[float]]]
+    stop: Literal["precision", "budget"]
+    flags: tuple[str, ...] = ()
+
+
+def time_interleaved(
+    clock: CpuClock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str]
+) -> Timing:
+    """Sample `contestants` until each one's ratio to the fastest of `against` is known to `protocol.precision`.
+
+    Stops at the budget otherwise, though never before six rounds: fewer give no interval.
+    """
+    samples: dict[str, dict[str, list[float]]] = {c: {k.name: [] for k in contestants} for c in protocol.cache}
+    deadline_s, look, done = time.perf_counter() + protocol.budget_s, FIRST_LOOK, 0
+    with _no_collection():
+        for seen in clock.rounds(contestants, protocol.cache):
+            done += 1
+            for cache, times_s in seen.items():
+                for name, time_s in times_s.items():
+                    samples[cache][name].append(time_s)
+            if done >= look:
+                look = int(done * LOOK_AGAIN) + 1
+                if all(_known(times_s, against, protocol.precision) for times_s in samples.values()):
+                    return Timing(samples, "precision", _flags(samples))
+            if done >= LEAST_ROUNDS and time.perf_counter() >= deadline_s:
+                return Timing(samples, "budget", _flags(samples))
+    raise AssertionError("rounds() never ends")
+
+
+def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision: float) -> bool:
+    """Whether every contestant's ratio to the fastest of `against` is known to `precision`."""
+    best = min(against, key=lambda name: np.median(times_s[name]))
+    return all(
+        paired_ratio(times_s[best], own).half_width <= precision for name, own in times_s.items() if name != best
+    )
+
+
+QUANTUM_S = 8e-3  # what a descheduled thread loses at a time on Linux (measured: facts in docs/measuring.md)
+WIDE_IQR = 0.25
+
+
+def _flags(samples: Mapping[str, Mapping[str, list[float]]]) -> tuple[str, ...]:
+    """Doubts about these samples that a reader should hear of, as `doubt:kernel` or `doubt:kernel:cache`."""
+    found = []
+    for cache, by_name in samples.items():
+        for name, times_s in by_name.items():
+            low, middle, high = np.percentile(times_s, [25, 50, 75])
+            if (high - low) > WIDE_IQR * middle:
+                found.append(f"wide_spread:{name}:{cache}")
+            if middle < QUANTUM_S / 2 and np.mean(np.asarray(times_s) > middle + QUANTUM_S * 0.9) > 0.05:
+                found.append(f"descheduled:{name}:{cache}")
+    return tuple(found)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of the samples."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

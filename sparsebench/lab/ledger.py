@@ -1,0 +1,105 @@
+"""Which trials are settled already, and the one place where an answer becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sparsebench.kernel import Kernel
+from sparsebench.lab.versions import code_versions, host_facts
+from sparsebench.lab.wire import Answer
+from sparsebench.machine import Machine
+from sparsebench.record import Protocol, Record, record_key
+from sparsebench.store import Store
+from sparsebench.suite import Suite, Trial
+
+# What an ok answer's facts may fill in a record; Record's own defaults stand for the rest.
+_MEASURED = (
+    "nnz", "format_bytes", "moved_bytes", "useful_flops", "peak_memory_bytes", "samples", "layout_s", "pack_s",
+    "error_ratio", "stop", "flags", "clocks", "facts",
+)  # fmt: skip
+
+
+def now() -> str:
+    """The time of a record: UTC, ISO 8601, to the millisecond, so that the order of a run's records shows."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The records of one suite on one machine, as the run sees them. With `fresh` nothing counts as settled."""
+
+    store: Store
+    suite: Suite
+    machine: Machine
+    kernels: Mapping[str, Kernel]
+    fresh: bool = False
+    versions: Mapping[str, str] = field(default_factory=code_versions)
+    _shas: dict[str, str] = field(default_factory=dict)
+    _known: dict[tuple[str, str, str], Record] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for record in sorted(self.store.records.values(), key=lambda record: record.started_at):
+            if record.final and record.protocol == self.protocol and record.versions == self.versions:
+                self._known[record.case.key, record.kernel, record.source_sha] = record
+
+    @property
+    def protocol(self) -> Protocol:
+        """How this suite times."""
+        return self.suite.protocol
+
+    def sha(self, kernel: str) -> str:
+        """The version of a kernel's sources, read once a run."""
+        if kernel not in self._shas:
+            self._shas[kernel] = self.kernels[kernel].source_sha
+        return self._shas[kernel]
+
+    def key(self, trial: Trial, baselines: Mapping[str, str]) -> str:
+        """The key that the record of this trial beside these baselines has."""
+        return record_key(
+            trial.case, trial.kernel, self.sha(trial.kernel), baselines, self.machine.id, self.protocol, self.versions
+        )
+
+    def known(self, trial: Trial) -> Record | None:
+        """The newest final record of this trial by today's code, whatever its baselines were."""
+        return None if self.fresh else self._known.get((trial.case.key, trial.kernel, self.sha(trial.kernel)))
+
+    def settled(self, trial: Trial, baselines: Mapping[str, str]) -> Record | None:
+        """The final record of this trial beside exactly these baselines, if one is stored."""
+        record = None if self.fresh else self.store.records.get(self.key(trial, baselines))
+        return record if record and record.final else None
+
+    def common_baselines(self, dense: Sequence[Trial]) -> Mapping[str, str] | None:
+        """Baselines that stored records of all these dense trials agree on and whose code is today's; else None."""
+        stored = [record for trial in dense if (record := self.known(trial))]
+        timed = [record.baselines for record in stored if record.outcome == "ok"]
+        if len(stored) < len(dense) or not timed or any(names != timed[0] for names in timed):
+            return None
+        current = all(name in self.kernels and self.sha(name) == sha for name, sha in timed[0].items())
+        return timed[0] if current else None
+
+    def write(self, trial: Trial, baselines: Mapping[str, str], answer: Answer) -> Record:
+        """Turn an answer into its record and store it. Only an ok answer keeps its times."""
+        measured: dict[str, Any] = {name: answer.facts[name] for name in _MEASURED if name in answer.facts}
+        if answer.outcome != "ok":
+            measured = {"error_ratio": answer.facts.get("error_ratio")}
+        record = Record(
+            key=self.key(trial, baselines),
+            suite=self.suite.name,
+            case=trial.case,
+            kernel=trial.kernel,
+            source_sha=self.sha(trial.kernel),
+            machine=self.machine.id,
+            protocol=self.protocol,
+            outcome=answer.outcome,
+            reason=answer.reason,
+            baselines=baselines,
+            versions=self.versions,
+            host=host_facts(),
+            started_at=now(),
+            **measured,
+        )
+        self.store.append(record)
+        return record

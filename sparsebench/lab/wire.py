@@ -1,0 +1,96 @@
+"""What parent and worker say to each other: requests down, answers up, as plain pickled dataclasses over one socket."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsebench.case import Case
+from sparsebench.record import Outcome, Protocol
+
+SUSPECT_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The first message: everything a worker needs to know for a run."""
+
+    protocol: Protocol
+    cache_bytes: int
+    memory_bytes: int  # what it may allocate beyond its own start
+    plugins: Sequence[Path] = ()
+    rng_seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDense:
+    """Make dense kernel `kernel` ready for `case`, checked."""
+
+    case: Case
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Time dense kernels against each other; with `twin` the first of them is entered twice."""
+
+    case: Case
+    kernels: Sequence[str]
+    twin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One trial of a sparse kernel beside its baselines; `data` is the local file behind case.source."""
+
+    case: Case
+    data: Path | None
+    kernel: str
+    baselines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """List the tensors of a weight file that only torch can read."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Measure this machine's stream and multiply-add rates."""
+
+
+Request = CheckDense | Screen | Measure | Inspect | Peaks
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request: an outcome with its reason, and the facts if it is ok."""
+
+    outcome: Outcome
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Suspect:
+    """A page shared by file: the worker writes what it is about to run, and the parent reads it after a death."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not path.exists():
+            path.write_bytes(bytes(SUSPECT_BYTES))
+        with path.open("r+b") as file:
+            self._page = mmap.mmap(file.fileno(), SUSPECT_BYTES)
+
+    def write(self, name: str) -> None:
+        """Name what runs from now on."""
+        text = name.encode()[: SUSPECT_BYTES - 1]
+        self._page[: len(text) + 1] = text + b"\0"
+
+    def read(self) -> str:
+        """What was named last; empty when nothing was."""
+        return self._page[:].split(b"\0", 1)[0].decode(errors="replace")

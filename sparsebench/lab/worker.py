@@ -1,0 +1,115 @@
+"""The worker process: owns torch, the compiler and the clock, and answers one request at a time.
+
+Started by lab/process.py as `python -m sparsebench.lab.worker FD SUSPECT_FILE`, with its threads and its core already
+fixed by the environment, since OpenMP runtimes read that when they load. This is the one edge where an exception
+becomes an outcome; what kills the process is turned into one by the parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from sparsebench.errors import FormatError, MissingNeed, PatternError
+from sparsebench.kernel import all_kernels
+from sparsebench.lab.bench import Bench, WrongAnswer
+from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect
+
+# What libraries say in a RuntimeError when memory ran out.
+_NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "out of memory", "Cannot allocate memory")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def outcome_of(error: Exception) -> Answer:
+    """The outcome that an exception in a trial stands for; its reason is the message, or the place for a bug of ours."""
+    if isinstance(error, WrongAnswer):
+        return Answer("wrong", str(error), {"error_ratio": error.ratio})
+    if isinstance(error, (MissingNeed, PatternError, FormatError)):
+        return Answer("skipped", str(error))
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        return Answer("oom", f"{type(error).__name__}: {error}".rstrip(": "))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Answer("failed", f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})")
+
+
+class Worker:
+    """Answers requests with one bench."""
+
+    def __init__(self, setup: Setup, mark: Callable[[str], None]) -> None:
+        from sparsebench.lab.pth import inspect, load
+
+        self._inspect = inspect
+        self._bench = Bench(all_kernels(setup.plugins), setup.protocol, setup.cache_bytes, load, mark)
+
+    def answer(self, request: Request) -> Answer:
+        """What came of `request`; never raises."""
+        try:
+            return Answer("ok", facts=self._facts(request))
+        except Exception as error:
+            return outcome_of(error)
+
+    def _facts(self, request: Request) -> dict[str, Any]:
+        match request:
+            case CheckDense(case, kernel):
+                return self._bench.check_dense(case, kernel)
+            case Screen(case, kernels, twin):
+                return self._bench.again(case, kernels) if twin else self._bench.screen(case, kernels)
+            case Measure(case, data, kernel, baselines):
+                return self._bench.measure(case, data, kernel, baselines)
+            case Inspect(path):
+                return {"tensors": self._inspect(path)}
+            case Peaks():
+                from sparsebench.lab.peaks import measure_peaks
+
+                return measure_peaks(self._bench.cache_bytes)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, even in the middle of a kernel that never returns."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Let an endless allocation raise MemoryError here before the system starts killing its neighbours."""
+    if sys.platform != "linux":
+        return  # macOS does not enforce RLIMIT_AS; the parent's watch on resident memory is the net there
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def serve(connection: Connection, suspect: Suspect) -> None:
+    """Answer requests until the parent closes the line."""
+    setup: Setup = connection.recv()
+    import torch  # loaded before the limit: its libraries alone map gigabytes of address space
+
+    torch.set_num_threads(setup.protocol.threads)
+    torch.set_grad_enabled(False)
+    _limit_memory(setup.memory_bytes)
+    worker = Worker(setup, suspect.write)
+    connection.send("ready")
+    while True:
+        try:
+            request: Request = connection.recv()
+        except EOFError:
+            return
+        connection.send(worker.answer(request))
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    _die_with_parent()
+    if os.getppid() == 1:
+        sys.exit("the parent is gone")
+    serve(Connection(int(sys.argv[1])), Suspect(Path(sys.argv[2])))

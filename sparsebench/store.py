@@ -1,0 +1,174 @@
+"""The JSON-lines store: results/<machine>/<suite>.jsonl, appended to and never rewritten.
+
+A line is written by one `write` of the whole line and then synced, so a process killed at any moment leaves at most one
+torn line, at the end. The next writer cuts that off before its first append; readers pass over it. One writer a file:
+a lock beside it says so, and is freed by the system when its holder dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# filelock: a lock that the system frees with its holder, on Linux, macOS and Windows alike.
+from filelock import FileLock, Timeout
+
+from sparsebench.errors import StoreError
+from sparsebench.machine import Machine
+from sparsebench.record import Record
+
+
+def read_lines(path: Path) -> Iterator[Record]:
+    """Every record of a file, oldest first; a torn last line is passed over, any other broken line is a StoreError."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return  # still being written, or torn by a kill
+            try:
+                yield Record.from_json(line)
+            except StoreError as error:
+                raise StoreError(f"{path}:{number}: {error}; mend or remove that line") from None
+
+
+def newest(records: Iterator[Record]) -> dict[str, Record]:
+    """The newest record of each key, in the order in which keys first appeared."""
+    return {record.key: record for record in records}
+
+
+def read_records(results: Path, machine: str | None = None) -> list[Record]:
+    """The newest record of each key in `results`/<machine>/*.jsonl, all machines unless one is named.
+
+    StoreError when the folder is missing or holds no records of that machine.
+    """
+    if not results.is_dir():
+        raise StoreError(
+            f"results folder {results} was not found; `sparsebench run SUITE --results {results}` makes it"
+        )
+    folders = [results / machine] if machine else sorted(path for path in results.iterdir() if path.is_dir())
+    found: dict[str, Record] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.jsonl")):
+            if path.name != "peaks.jsonl":
+                found |= newest(read_lines(path))
+    if not found:
+        where = f"of machine {machine} " if machine else ""
+        raise StoreError(f"no records {where}were found in {results}; make some with `sparsebench run SUITE`")
+    return list(found.values())
+
+
+def read_machines(results: Path) -> dict[str, Machine]:
+    """Machines that `results` holds facts of, by id."""
+    found = {}
+    for path in sorted(results.glob("*/machine.json")):
+        try:
+            found[path.parent.name] = Machine.from_json(json.loads(path.read_bytes()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path}: not a machine's facts: {type(error).__name__}: {error}; run again to write it anew"
+            ) from None
+    return found
+
+
+class Store:
+    """One suite's records on one machine, open for appending. Use it as a context manager."""
+
+    def __init__(self, results: Path, machine: Machine, suite: str) -> None:
+        self.folder = results / machine.id
+        self.path = self.folder / f"{suite}.jsonl"
+        self._machine = machine
+        self._lock = FileLock(self.folder / f".{suite}.lock")
+        self._file: int | None = None
+        self.records: dict[str, Record] = {}
+
+    def __enter__(self) -> Self:
+        """Make the folder, take the lock, cut a torn last line off and read what is there; StoreError if any fails."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"{self.path} is being written by another run; wait for it, or use another --results"
+            ) from None
+        except OSError as error:
+            raise StoreError(
+                f"results folder {self.folder} cannot be written: {error.strerror}; choose another with --results"
+            ) from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            _cut_torn_line(self._file)
+            write_atomically(
+                self.folder / "machine.json",
+                json.dumps({"id": self._machine.id, **self._machine.to_json()}, indent=2) + "\n",
+            )
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be written: {error.strerror}; choose another with --results"
+            ) from None
+        self.records = newest(read_lines(self.path))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._lock.release()
+
+    def append(self, record: Record) -> None:
+        """Add one record; it is on disk when this returns. StoreError when the disk refuses, and then nothing of it stays."""
+        if self._file is None:
+            raise StoreError(f"{self.path} is not open for writing; use `with Store(...)`")
+        line = record.to_json().encode() + b"\n"
+        end = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, line) != len(line):
+                raise OSError(28, "No space left on device")
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            raise StoreError(
+                f"{self.path}: a record could not be written: {error.strerror}; free some space and run again"
+            ) from None
+        self.records[record.key] = record
+
+    def append_peaks(self, peaks: dict[str, Any]) -> None:
+        """Add one line of measured peaks to peaks.jsonl beside the records."""
+        with (self.folder / "peaks.jsonl").open("a") as lines:
+            lines.write(json.dumps(peaks, allow_nan=False) + "\n")
+
+
+def _cut_torn_line(file: int) -> None:
+    """Truncate `file` after its last newline; reads backwards, so that large stores open at once."""
+    end = os.fstat(file).st_size
+    keep = end
+    while keep > 0:
+        start = max(0, keep - 65536)
+        cut = os.pread(file, keep - start, start).rfind(b"\n")
+        if cut >= 0:
+            keep = start + cut + 1
+            break
+        keep = start
+    if keep < end:
+        os.ftruncate(file, keep)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all: a temporary file beside it, then a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
