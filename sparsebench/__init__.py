@@ -1,4 +1,4 @@
-"""sparsebench: which sparsity pattern, in which format, run by which kernel, is how much faster than dense, and how sure?
+"""sparsebench: which sparsity pattern, in which format, run by which kernel, is how much faster than dense?
 
     suites/*.yaml -> Suite -> Trial = (Case, Kernel) -> check, clock, check -> Record           the LAB
                                         results/<machine>/*.jsonl                               the only door between

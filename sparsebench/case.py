@@ -42,7 +42,7 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a mask or weights came from: the file's name below the data folder (never a local path), tensor, content."""
+    """Where a mask or weights came from: file name below the data folder (never a local path), tensor, content."""
 
     file: str
     tensor: str | None
@@ -84,7 +84,7 @@ class FileData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One question, as plain data: two equal cases have one key. `sparsity` is the request, None where a file fixes it."""
+    """One question, as plain data. `sparsity` is the request, None where the pattern fixes it (a file, levels)."""
 
     m: int
     k: int

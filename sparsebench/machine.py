@@ -1,7 +1,7 @@
 """Where: one device. A GPU box is two machines, its GPU and its CPU.
 
 An id is made of the device's name and stable hardware facts alone, never a host name, driver or version, so two equal
-cards share one and a reinstalled system keeps it. Memory is rounded to whole GiB: kernels reserve a little more or less.
+cards share one and a reinstalled system keeps it. Memory is rounded to whole GiB: systems reserve more or less.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: str = "auto") -> Machine:
-        """The machine this runs on: the GPU if `auto` finds one, else the CPU. MachineError for a device that is not there."""
+        """The machine this runs on: the GPU if `auto` finds one, else the CPU. MachineError if it is not there."""
         if device not in ("auto", *DEVICES):
             raise MachineError(f"--device must be auto, cpu or cuda, found {device!r}")
         if device == "cpu":

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-# scipy: the binomial quantile function, which numpy lacks.
-from scipy.stats import binom
+# scipy.special: the binomial distribution, which numpy lacks (scipy.stats loads ten times slower).
+from scipy.special import bdtr
 
 from sparsebench import units
 
@@ -44,7 +44,8 @@ class Ratio:
 @lru_cache(maxsize=4096)
 def _outer_ranks(rounds: int, confidence: float) -> tuple[int, int]:
     """Ranks (from 0) of the order statistics that bracket the median; the whole range when rounds are too few."""
-    lowest = max(int(binom.ppf((1 - confidence) / 2, rounds, 0.5)) - 1, 0)
+    below = bdtr(np.arange(rounds // 2 + 1), rounds, 0.5)  # P(at most r of the rounds lie below the median)
+    lowest = max(int((below <= (1 - confidence) / 2).sum()) - 1, 0)
     return lowest, rounds - 1 - lowest
 
 

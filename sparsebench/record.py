@@ -86,6 +86,7 @@ class Record:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "flags", tuple(self.flags))
         if self.outcome not in OUTCOMES:
             raise StoreError(f"outcome must be one of {', '.join(OUTCOMES)}, found {self.outcome!r}")
         if self.outcome != "ok" and self.samples:
@@ -104,7 +105,7 @@ class Record:
         return None if self.nnz is None else 1 - self.nnz / (self.case.m * self.case.k)
 
     def times_s(self, cache: str | None = None, kernel: str | None = None) -> Sequence[float]:
-        """Seconds of each round; of this kernel and the protocol's first cache unless said. Empty when there are none."""
+        """Seconds of each round, of this kernel and the protocol's first cache unless said; may be empty."""
         return self.samples.get(cache or self.protocol.cache[0], {}).get(kernel or self.kernel, ())
 
     def median_s(self, cache: str | None = None, kernel: str | None = None) -> float | None:
@@ -139,7 +140,7 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Record:
-        """The record that `to_json` wrote, of this or any earlier schema; StoreError says what is wrong with the line."""
+        """The record that `to_json` wrote, of this or an earlier schema; StoreError says what is wrong with the line."""
         try:
             data = json.loads(line, parse_constant=_no_constant)
         except ValueError as error:
@@ -152,11 +153,36 @@ class Record:
                 f"schema {schema!r} is not one of 1..{SCHEMA}; a newer sparsebench wrote it, or it is no record"
             )
         try:
+            _refuse_other_types(data)
             return cls(
                 **{**data, "case": Case.from_json(data["case"]), "protocol": Protocol.from_json(data["protocol"])}
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise StoreError(f"not a record of schema {schema}: {type(error).__name__}: {error}") from None
+
+
+_NUMBER = (int, float)
+_MAYBE = type(None)
+# What each field must hold, for lines that something else wrote or a disk broke; a wrong type names its field.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("key", "suite", "kernel", "source_sha", "machine", "outcome", "reason", "started_at"), (str,)),
+    **dict.fromkeys(("case", "protocol", "baselines", "samples", "layout_s", "clocks", "facts", "versions", "host"), (dict,)),
+    **dict.fromkeys(("nnz", "format_bytes", "moved_bytes", "useful_flops", "peak_memory_bytes"), (int, _MAYBE)),
+    **dict.fromkeys(("pack_s", "error_ratio"), (*_NUMBER, _MAYBE)),
+    "stop": (str, _MAYBE),
+    "flags": (list,),
+    "schema": (int,),
+}
+
+
+def _refuse_other_types(data: Mapping[str, Any]) -> None:
+    for name, types in _TYPES.items():
+        if name in data and (not isinstance(data[name], types) or (isinstance(data[name], bool) and bool not in types)):
+            raise TypeError(f"{name} is {data[name]!r}")
+    for cache, by_name in data.get("samples", {}).items():
+        for kernel, times_s in by_name.items():
+            if not isinstance(times_s, list) or not all(isinstance(time_s, _NUMBER) and time_s > 0 for time_s in times_s):
+                raise TypeError(f"samples of {kernel} ({cache}) are not positive seconds")
 
 
 def _no_constant(name: str) -> None:

@@ -127,7 +127,7 @@ class Store:
         self._lock.release()
 
     def append(self, record: Record) -> None:
-        """Add one record; it is on disk when this returns. StoreError when the disk refuses, and then nothing of it stays."""
+        """Add one record; it is on disk when this returns, or StoreError and nothing of it stays."""
         if self._file is None:
             raise StoreError(f"{self.path} is not open for writing; use `with Store(...)`")
         line = record.to_json().encode() + b"\n"

@@ -1,8 +1,8 @@
 """Observations as arrays, and the cells they fall into: what a surface is drawn through.
 
-Several matrices, seeds and files that meet at one point of (sparsity, block, n) are one cell. Its value is the median of
-their seconds per flop, each weighted by the share of its time that is work at all: a time that is nearly all launch says
-little about the kernel.
+Several matrices, seeds and files that meet at one point of (sparsity, block, n) are one cell. Its value is the median
+of their seconds per flop, each weighted by the share of its time that is work at all: a time that is nearly all launch
+says little about the kernel.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def surface_through(seen: Seen, floor_s: float, smoothing: float) -> Surface:
 def weighted_medians(values: np.ndarray, weights: np.ndarray, group: np.ndarray) -> np.ndarray:
     """The weighted median of `values` in each group 0..g-1; between two values where the weights split evenly.
 
-    >>> weighted_medians(np.array([1.0, 9.0, 5.0, 7.0]), np.array([1.0, 1.0, 1.0, 1.0]), np.array([0, 0, 1, 0])).tolist()
+    >>> weighted_medians(np.array([1.0, 9.0, 5.0, 7.0]), np.ones(4), np.array([0, 0, 1, 0])).tolist()
     [7.0, 5.0]
     """
     order = np.lexsort((values, group))

@@ -27,29 +27,40 @@ _GOOD_ENOUGH, _NOISE = 1.02, 1e-4  # a later choice must be 2 % better, and by m
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """log(measured / predicted) of held-out rows [q], and how far each lay beyond the points it was predicted from [q, d]."""
+    """Held-out rows: measured and predicted seconds [q], and how far beyond the points left each lay [q, d]."""
 
-    log: np.ndarray
+    measured_s: np.ndarray
+    predicted_s: np.ndarray
     beyond: np.ndarray
     outside: np.ndarray
 
     @property
+    def log(self) -> np.ndarray:
+        """log(measured / predicted), [q]."""
+        return np.asarray(np.log(self.measured_s / self.predicted_s))
+
+    @property
     def inside(self) -> np.ndarray:
-        """The residuals of rows that were interpolated."""
+        """The logs of rows that were interpolated."""
         return self.log[~self.outside]
+
+    @property
+    def inside_times(self) -> np.ndarray:
+        """(measured, predicted) seconds of rows that were interpolated, [q, 2]."""
+        return np.column_stack([self.measured_s, self.predicted_s])[~self.outside]
 
 
 def residuals(seen: Seen, folds: Sequence[np.ndarray], floor_s: float, smoothing: float) -> Residuals:
     """Every fold (rows [q] of bool) predicted from all other rows."""
-    logs, beyond, outside = [np.empty(0)], [np.empty((0, len(seen.axes)))], [np.empty(0, bool)]
+    predicted_s = np.full(len(seen.time_s), np.nan)
+    beyond, outside = np.zeros(seen.x.shape), np.zeros(len(predicted_s), bool)
     for fold in folds:
         surface, asked = surface_through(seen[~fold], floor_s, smoothing), seen[fold]
-        predicted_s = floor_s + asked.flops * np.exp(surface.at(asked.x))
-        far = surface.beyond(asked.x)
-        logs.append(np.log(asked.time_s / predicted_s))
-        beyond.append(far)
-        outside.append((far > 0).any(axis=1) | (surface.lonely(asked.x) > 0).any(axis=1))
-    return Residuals(np.concatenate(logs), np.concatenate(beyond), np.concatenate(outside))
+        predicted_s[fold] = floor_s + asked.flops * np.exp(surface.at(asked.x))
+        beyond[fold] = surface.beyond(asked.x)
+        outside[fold] = (beyond[fold] > 0).any(axis=1) | (surface.lonely(asked.x) > 0).any(axis=1)
+    held = np.isfinite(predicted_s)
+    return Residuals(seen.time_s[held], predicted_s[held], beyond[held], outside[held])
 
 
 def cell_folds(seen: Seen) -> list[np.ndarray]:
@@ -120,9 +131,9 @@ def choose(seen: Seen) -> tuple[float, float]:
     folds = shape_folds(seen) or cell_folds(seen)
     if not folds:
         return 0.0, 0.0
-    least_s = float(seen.time_s.min())
-    floor_s = _simplest([share * least_s for share in FLOOR_SHARES], lambda value: _score(residuals(seen, folds, value, SMOOTHINGS[1])))
-    return floor_s, _simplest(SMOOTHINGS, lambda value: _score(residuals(seen, folds, floor_s, value)))
+    floors_s = [share * float(seen.time_s.min()) for share in FLOOR_SHARES]
+    floor_s = _simplest(floors_s, lambda floor_s: _score(residuals(seen, folds, floor_s, SMOOTHINGS[1])))
+    return floor_s, _simplest(SMOOTHINGS, lambda smoothing: _score(residuals(seen, folds, floor_s, smoothing)))
 
 
 def _score(found: Residuals) -> float:
@@ -132,4 +143,5 @@ def _score(found: Residuals) -> float:
 def _simplest(choices: Sequence[float], score: Callable[[float], float]) -> float:
     """The first choice that is within 2 % of the best."""
     scores = [score(choice) for choice in choices]
-    return next(choice for choice, found in zip(choices, scores, strict=True) if found <= _GOOD_ENOUGH * min(scores) + _NOISE)
+    good_enough = _GOOD_ENOUGH * min(scores) + _NOISE
+    return next(choice for choice, found in zip(choices, scores, strict=True) if found <= good_enough)

@@ -5,21 +5,21 @@ block and n, while the fixed part (launch, threads, an empty loop) is not, and r
 smoothing are chosen from short lists by the held-out error itself, the simplest within 2 % of the best; those are two
 choices out of five and three values, so the errors printed stay all but honest.
 
-The interval of a prediction inside comes from the residuals of whole shapes (of cells where there are under three
-shapes); outside it widens by the drift per log unit that the edges showed, without end where nothing was seen.
+The interval of a prediction inside is the wider of what left-out shapes and left-out cells showed; outside it widens
+further by the drift per log unit that the edges showed, and is without end where no extrapolation could be tried.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from sparsebench.desk.cells import Seen, surface_through
-from sparsebench.desk.held_out import LEAST_SHAPES, Residuals, bracket, cell_folds, choose, edge_errors, residuals, shape_folds, summary
+from sparsebench.desk.held_out import bracket, cell_folds, choose, edge_errors, residuals, shape_folds, summary
 from sparsebench.desk.model import HeldOut, Prediction
 from sparsebench.desk.surface import Surface
 
@@ -32,6 +32,7 @@ class Law:
 
     low, high  log residuals that bracket nine of ten held-out observations; None when nothing could be held out
     drift      log error per log unit beyond the box, by axis; None where no extrapolation could be tried
+    held_out_times  (measured, predicted) seconds [q, 2] by HeldOut.how, for plots; not kept in JSON
     """
 
     surface: Surface
@@ -42,6 +43,7 @@ class Law:
     held_out: tuple[HeldOut, ...]
     observations: int
     shapes: int
+    held_out_times: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, seen: Seen) -> Self:
@@ -49,7 +51,7 @@ class Law:
         floor_s, smoothing = choose(seen)
         shapes, cells = (residuals(seen, folds, floor_s, smoothing) for folds in (shape_folds(seen), cell_folds(seen)))
         edges, drift = edge_errors(seen, floor_s, smoothing)
-        low, high = bracket(_telling(shapes, cells))
+        low, high = _wider(bracket(shapes.inside), bracket(cells.inside))
         told = (("cells", cells.inside), ("shapes", shapes.inside), ("edges", edges))
         return cls(
             surface=surface_through(seen, floor_s, smoothing),
@@ -60,6 +62,7 @@ class Law:
             held_out=tuple(summary(how, log) for how, log in told if len(log)),
             observations=len(seen.time_s),
             shapes=len(np.unique(seen.shape)),
+            held_out_times={"cells": cells.inside_times, "shapes": shapes.inside_times},
         )
 
     def predict(self, x: np.ndarray, flops: float) -> Prediction:
@@ -68,7 +71,8 @@ class Law:
         why, away = self.surface.why_outside(x), self._drift_at(x)
         if self.low is None or self.high is None or away is None:
             return Prediction(time_s, 0.0, math.inf, bool(why), why=why or _UNKNOWN)
-        return Prediction(time_s, time_s * math.exp(self.low - away), time_s * math.exp(self.high + away), bool(why), why=why)
+        low_s, high_s = time_s * math.exp(self.low - away), time_s * math.exp(self.high + away)
+        return Prediction(time_s, low_s, high_s, bool(why), why=why)
 
     def _drift_at(self, x: np.ndarray) -> float | None:
         """Log error to add at x: drift times the distance left; None where an axis was left whose drift is unknown."""
@@ -108,6 +112,7 @@ class Law:
         )
 
 
-def _telling(shapes: Residuals, cells: Residuals) -> np.ndarray:
-    """The residuals an interval is made of: of shapes where at least three were held out, else of cells."""
-    return shapes.inside if len(shapes.inside) >= LEAST_SHAPES else cells.inside
+def _wider(*brackets: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    """The lowest low and the highest high: a layer may be a new matrix at a new point."""
+    lows, highs = zip(*brackets, strict=True)
+    return min((v for v in lows if v is not None), default=None), max((v for v in highs if v is not None), default=None)

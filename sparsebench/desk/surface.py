@@ -2,8 +2,8 @@
 
 The surface is a straight trend in the (logarithmic) axes plus linear radial basis functions on what is left: in one
 dimension that is the polygon through the points, in several it neither rings nor needs a complete grid, and a single
-point or an axis with one value is no special case. Thin plates were tried too: a little better on smooth times, worse on
-dense ones, which jump (published SRigL times, one batch left out: 4.5 % against 4.2 %, and 17 % against 22 %).
+point or an axis with one value is no special case. Thin plates are a little better on smooth times and worse on dense
+ones, which jump (published SRigL times, one batch left out: 4.2 % for 4.5 %, and 22 % for 17 %).
 
 Outside the box of its points the surface is continued flat from the edge: throughputs saturate, trends do not go on.
 """
@@ -83,12 +83,13 @@ class Surface:
     def why_outside(self, x: np.ndarray) -> str:
         """In words, where one point x [d] left what was measured; empty when it did not."""
         said = [
-            f"{axis} {_plain(axis, asked)} is outside the measured {_range(axis, low, high)}"
-            for axis, asked, low, high, far in zip(self.axes, x, self.low, self.high, self.beyond(x[None])[0], strict=True)
-            if far > 0
+            f"{axis} {_plain(axis, x[i])} is outside the measured {_range(axis, self.low[i], self.high[i])}"
+            for i, axis in enumerate(self.axes)
+            if self.beyond(x[None])[0, i] > 0
         ]
         if not said and self.lonely(x[None]).any():
-            said = ["no measured point is near (" + ", ".join(f"{a} {_plain(a, v)}" for a, v in zip(self.axes, x, strict=True)) + ")"]
+            where = ", ".join(f"{axis} {_plain(axis, value)}" for axis, value in zip(self.axes, x, strict=True))
+            said = [f"no measured point is near {where}"]
         return "; ".join(said)
 
     def to_json(self) -> dict[str, Any]:

@@ -104,9 +104,9 @@ def neighbours(graph: np.ndarray, what: str) -> np.ndarray:
 
 def _refuse_other_mask(mask: np.ndarray, graphs: BaseGraphs) -> None:
     """FormatError unless `mask` is the product of the base graphs."""
-    tile = np.kron(np.tile(graphs.inner, (graphs.row_repeat, 1)), np.ones(graphs.block, dtype=bool))
-    product = np.kron(graphs.outer, tile)
-    if tile.shape != tuple(graphs.tile) or not np.array_equal(product, mask):
+    product = graphs.mask()
+    tile = graphs.inner.shape[0] * graphs.row_repeat * graphs.block[0], graphs.inner.shape[1] * graphs.block[1]
+    if tile != tuple(graphs.tile) or not np.array_equal(product, mask):
         raise FormatError(
             f"rbgp4 needs the mask that its base graphs make ({product.shape[0]}x{product.shape[1]} with "
             f"{np.count_nonzero(product)} entries), found {mask.shape[0]}x{mask.shape[1]} with "

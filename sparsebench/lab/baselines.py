@@ -30,7 +30,7 @@ Finish = Callable[[Trial, Baselines, Answer], None]
 
 
 def screen(dense: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) -> Baselines:
-    """Check, time and record the dense trials of one problem; the named baselines, none where no dense kernel is right."""
+    """Check, time and record the dense trials of one problem; the named baselines, empty if none is right."""
     trials: dict[str, Trial] = {}
     for trial in dense:
         answer, _ = ask(CheckDense(trial.case, trial.kernel))

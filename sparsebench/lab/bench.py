@@ -38,7 +38,7 @@ class WrongAnswer(Exception):
 
 
 class OutputToolchain(CpuToolchain):
-    """The toolchain of one contestant: all its launches write one Y, so that rotating copies of W does not cool Y too."""
+    """The toolchain of one contestant: all its launches write one Y, so that rotating over W does not cool Y too."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -121,7 +121,7 @@ class Bench:
         return self._facts(self._dense_ready(problem, name))
 
     def screen(self, problem: Case, names: Sequence[str]) -> dict[str, Any]:
-        """One interleaved run of dense kernels: {samples, stop, flags}, and {name: reason} of those wrong afterwards."""
+        """One interleaved run of dense kernels: samples, and {name: reason} of those wrong afterwards."""
         ready = [self._dense_ready(problem, name) for name in names]
         timing = self._time([entry.contestant for entry in ready], names)
         return {**timing, **self._after(ready)}
@@ -134,7 +134,7 @@ class Bench:
         return {**timing, **self._after(ready)}
 
     def measure(self, case: Case, data: Path | None, name: str, baselines: Sequence[str]) -> dict[str, Any]:
-        """One trial of a sparse kernel beside the named baselines; everything its record says that only the device knows."""
+        """One trial of a sparse kernel beside the named baselines; all that only the device knows of it."""
         own = self._ready(self.kernels[name], self._sparse_reference(case, data))
         beside = [self._dense_ready(case.problem, baseline) for baseline in baselines]
         timing = self._time([own.contestant, *(entry.contestant for entry in beside)], baselines or [name])
@@ -275,7 +275,7 @@ def layout_change_s(case: Case, native: Case) -> float:
 
 
 class PeakMemory:
-    """How far this process's resident memory rises; None where the system has no resettable high-water mark (Linux has)."""
+    """How far this process's resident memory rises; None where the system cannot reset its high-water mark."""
 
     def __init__(self) -> None:
         try:

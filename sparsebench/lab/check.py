@@ -39,7 +39,7 @@ class Verdict:
 
 
 def columns_of(x: np.ndarray, conv: Conv | None) -> np.ndarray:
-    """X as the matrix [k, n] of the product: `x` itself, or the im2col of x [batch, c, h, w] in the order (c, kh, kw)."""
+    """X as the matrix [k, n] of the product: `x` itself, or im2col of x [batch, c, h, w], rows in the order (c, kh, kw)."""
     if conv is None:
         return x
     padded = np.pad(x, ((0, 0), (0, 0), (conv.padding,) * 2, (conv.padding,) * 2))
@@ -117,7 +117,7 @@ class Question:
             False,
             worst,
             f"Y[{row}, {column}] is {found[row, column]:.9g}, the float64 reference says {self.y[row, column]:.9g};"
-            f" allowed is {self.allowed[row, column]:.3g}, and {int((ratios > 1).sum())} of {ratios.size} entries are off",
+            f" allowed is {self.allowed[row, column]:.3g}, {int((ratios > 1).sum())} of {ratios.size} entries are off",
         )
 
 

@@ -35,7 +35,7 @@ Order = Callable[[int], Sequence[int]]
 
 @dataclass(slots=True, eq=False)
 class Rotation:
-    """Launches over copies of one packed W, `weight_bytes` each, taken in turn: the one that has rested longest is next."""
+    """Launches over copies of one packed W, `weight_bytes` each, taken in turn: the longest rested next."""
 
     launches: Sequence[Launch]
     weight_bytes: int

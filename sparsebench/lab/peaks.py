@@ -1,4 +1,4 @@
-"""Measured peaks of this machine, one thread: what share of them a kernel reaches is computed from these, never from a datasheet."""
+"""Measured peaks of this machine: shares of a peak are computed from these, never from a datasheet."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 # psutil: the resident memory of another process, on Linux and macOS alike.
 import psutil
 
+from sparsebench import units
 from sparsebench.errors import SparsebenchError
 from sparsebench.lab.wire import Answer, Request, Setup, Suspect
 
@@ -29,7 +29,7 @@ LOOK_S = 0.2  # how often the parent looks at the worker's memory while it waits
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: threads fixed and pinned, and freed memory kept, so that no kernel times page faults.
+    """The environment of a worker: threads fixed and pinned; freed memory kept, so that no kernel times page faults.
 
     OpenMP runtimes read these when they load. Unpinned threads stall for 8 ms at a time on a busy machine.
     """
@@ -46,17 +46,70 @@ def worker_environment(threads: int) -> dict[str, str]:
     return {**os.environ, **counts, **places, **keep_freed, "PYTHONUNBUFFERED": "1"}
 
 
+class _Life:
+    """One worker from start to end. Its files have no names, so that nothing is left behind however the parent ends."""
+
+    def __init__(self, setup: Setup) -> None:
+        ours, theirs = socket.socketpair()
+        self._log, page = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - they live as long as this
+        self.suspect = Suspect(page.fileno(), fresh=True)
+        with theirs, page:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sparsebench.lab.worker", str(theirs.fileno()), str(page.fileno())],
+                env=worker_environment(setup.protocol.threads),
+                pass_fds=[theirs.fileno(), page.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+            )
+        self.line = Connection(ours.detach())
+        self.line.send(setup)
+        if not self.line.poll(START_TIMEOUT_S) or self.received() is None:
+            complaint = self.complaint()
+            self.end(patience_s=0)
+            raise SparsebenchError(f"the worker process could not start: {complaint}")
+
+    def received(self) -> object:
+        """The next message, or None when the worker is gone."""
+        try:
+            return self.line.recv()
+        except (EOFError, OSError):
+            return None
+
+    def complaint(self) -> str:
+        """What the worker last complained of: its fatal line if there is one, else its last."""
+        self._log.seek(0)
+        lines = [text.strip() for text in self._log.read().decode(errors="replace").splitlines() if text.strip()]
+        fatal = [text for text in lines if text.startswith("Fatal")]
+        return (fatal or lines[-1:] or ["no message"])[0][:300]
+
+    def death(self) -> Answer:
+        """What the end of a worker that closed its line by itself stands for."""
+        code = self.process.wait(START_TIMEOUT_S)
+        if code == -signal.SIGKILL:
+            return Answer("oom", "the system killed the worker (SIGKILL), which it does when memory runs out")
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Answer("crashed", f"the worker died of {name}: {self.complaint()}")
+
+    def end(self, patience_s: float) -> None:
+        """Close the line and let the worker end by itself; kill it when that takes longer than `patience_s`."""
+        self.line.close()
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.suspect.close()
+        self._log.close()
+
+
 class WorkerProcess:
     """One worker process, started at the first request and again after each death. Use it as a context manager."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.starts = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="sparsebench-")
-        self._suspect = Suspect(Path(self._folder.name) / "suspect")
-        self._log = Path(self._folder.name) / "stderr"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._line: Connection | None = None
+        self._life: _Life | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -65,102 +118,50 @@ class WorkerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._folder.cleanup()
 
     @property
     def pid(self) -> int | None:
         """The process number of the worker that is alive, if any."""
-        return self._process.pid if self._process else None
+        return self._life.process.pid if self._life else None
 
-    def stop(self) -> None:
-        """Close the line; the worker ends by itself, or is killed after two seconds."""
-        if self._line:
-            self._line.close()
-        if self._process:
-            try:
-                self._process.wait(2)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process = self._line = None
-
-    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        if self._process and self._line:
-            return self._process, self._line
-        ours, theirs = socket.socketpair()
-        with theirs, self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "sparsebench.lab.worker", str(theirs.fileno()), f"{self._folder.name}/suspect"],
-                env=worker_environment(self.setup.protocol.threads),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._line = Connection(ours.detach())
-        self.starts += 1
-        self._suspect.write("")
-        self._line.send(self.setup)
-        if not self._line.poll(START_TIMEOUT_S) or not self._received(self._line):
-            tail = self._tail()
-            self._kill()
-            raise SparsebenchError(f"the worker process could not start: {tail or 'no message'}")
-        return self._process, self._line
+    def stop(self, patience_s: float = 2.0) -> None:
+        """End the worker, if one is alive."""
+        if self._life:
+            self._life.end(patience_s)
+            self._life = None
 
     def ask(self, request: Request, timeout_s: float) -> tuple[Answer, str]:
         """The worker's answer to `request`, and the name of what ran last.
 
         Its death, silence beyond `timeout_s` or excess of memory are answers too, and end it.
         """
-        process, line = self._start()
-        self._suspect.write("")
-        line.send(request)
-        deadline_s = time.monotonic() + timeout_s
-        while not line.poll(LOOK_S):
-            if time.monotonic() > deadline_s:
-                return self._ended(Answer("timeout", f"no answer within {timeout_s:g} s; the worker was killed"))
-            if _resident_bytes(process.pid) > 2 * self.setup.memory_bytes:
-                return self._ended(
-                    Answer("oom", f"it held over {2 * self.setup.memory_bytes} bytes of memory; the worker was killed")
-                )
-        answer = self._received(line)
-        if isinstance(answer, Answer):
-            return answer, self._suspect.read()
-        return self._ended(self._death(process))
-
-    @staticmethod
-    def _received(line: Connection) -> object:
+        life = self._life = self._life or _Life(self.setup)
+        life.suspect.write("")
+        line, deadline_s = life.line, time.monotonic() + timeout_s
+        most_bytes = 2 * self.setup.memory_bytes  # the worker's own limit, on address space, comes first on Linux
+        answer: object = None
         try:
-            return line.recv()
-        except (EOFError, OSError):
-            return None
-
-    def _ended(self, answer: Answer) -> tuple[Answer, str]:
-        suspect = self._suspect.read()
-        self._kill()
-        return answer, suspect
-
-    def _death(self, process: subprocess.Popen[bytes]) -> Answer:
-        code = process.wait(START_TIMEOUT_S)
-        if code == -signal.SIGKILL:
-            return Answer("oom", "the system killed the worker (SIGKILL), which it does when memory runs out")
-        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return Answer("crashed", f"the worker died of {name}: {self._tail() or 'no message'}")
-
-    def _tail(self) -> str:
-        """The first line of what the worker last complained of."""
-        lines = [text.strip() for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
-        fatal = [text for text in lines if text.startswith("Fatal")]
-        return (fatal or lines[-1:] or [""])[0][:300]
-
-    def _kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
-        if self._line:
-            self._line.close()
-        self._process = self._line = None
+            line.send(request)
+            while not line.poll(LOOK_S):
+                if time.monotonic() > deadline_s:
+                    answer = Answer("timeout", f"no answer within {timeout_s:g} s; the worker was killed")
+                elif _resident_bytes(life.process.pid) > most_bytes:
+                    answer = Answer("oom", f"it held over {units.size(most_bytes)} of memory; the worker was killed")
+                if answer:
+                    break
+            else:
+                answer = life.received()
+                if isinstance(answer, Answer):
+                    return answer, life.suspect.read()
+        except OSError:
+            pass  # the line broke: the worker died before it could read
+        except BaseException:
+            self.stop(patience_s=0)  # Ctrl-C: do not wait for a kernel that may never return
+            raise
+        suspect = life.suspect.read()
+        ended = answer if isinstance(answer, Answer) else life.death()
+        self.stop(patience_s=0)
+        return ended, suspect
 
 
 def _resident_bytes(pid: int) -> int:

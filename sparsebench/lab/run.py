@@ -45,7 +45,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a worker is given up: seconds without an answer (None: from the budget) and bytes (None: from what is free)."""
+    """When a worker is given up: seconds without an answer and bytes held; None takes them from the budget and from what is free."""
 
     timeout_s: float | None = None
     memory_bytes: int | None = None
@@ -74,7 +74,7 @@ def estimate_s(trials: Iterable[Trial], budget_s: float) -> float:
 
 @dataclass(slots=True)
 class Run:
-    """One suite on one machine. Making it plans and raises BadInput for anything that cannot be run; `execute` runs it."""
+    """One suite on one machine. Making it plans, and raises BadInput for what cannot be run; `execute` runs it."""
 
     suite: Suite
     results: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +80,10 @@ class Answer:
 class Suspect:
     """A page shared by file: the worker writes what it is about to run, and the parent reads it after a death."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if not path.exists():
-            path.write_bytes(bytes(SUSPECT_BYTES))
-        with path.open("r+b") as file:
-            self._page = mmap.mmap(file.fileno(), SUSPECT_BYTES)
+    def __init__(self, file: int, *, fresh: bool = False) -> None:
+        if fresh:
+            os.ftruncate(file, SUSPECT_BYTES)
+        self._page = mmap.mmap(file, SUSPECT_BYTES)
 
     def write(self, name: str) -> None:
         """Name what runs from now on."""
@@ -94,3 +93,7 @@ class Suspect:
     def read(self) -> str:
         """What was named last; empty when nothing was."""
         return self._page[:].split(b"\0", 1)[0].decode(errors="replace")
+
+    def close(self) -> None:
+        """Let go of the page."""
+        self._page.close()

@@ -1,6 +1,6 @@
 """The worker process: owns torch, the compiler and the clock, and answers one request at a time.
 
-Started by lab/process.py as `python -m sparsebench.lab.worker FD SUSPECT_FILE`, with its threads and its core already
+Started by lab/process.py as `python -m sparsebench.lab.worker SOCKET SUSPECT` (two file numbers), with its threads and its core already
 fixed by the environment, since OpenMP runtimes read that when they load. This is the one edge where an exception
 becomes an outcome; what kills the process is turned into one by the parent.
 """
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def outcome_of(error: Exception) -> Answer:
-    """The outcome that an exception in a trial stands for; its reason is the message, or the place for a bug of ours."""
+    """The outcome that an exception in a trial stands for; the reason is its message, with the place for a bug."""
     if isinstance(error, WrongAnswer):
         return Answer("wrong", str(error), {"error_ratio": error.ratio})
     if isinstance(error, (MissingNeed, PatternError, FormatError)):
@@ -112,4 +112,4 @@ if __name__ == "__main__":
     _die_with_parent()
     if os.getppid() == 1:
         sys.exit("the parent is gone")
-    serve(Connection(int(sys.argv[1])), Suspect(Path(sys.argv[2])))
+    serve(Connection(int(sys.argv[1])), Suspect(int(sys.argv[2])))

@@ -34,8 +34,9 @@ class Block(Pattern):
         return self._spread(any_of(free, kept_units(checked_sparsity(sparsity), free.size), rng))
 
     def draw_from(self, weights: np.ndarray, sparsity: float | None, rng: np.random.Generator) -> Draw:
-        """The blocks of `weights` [m, k] with the largest sum |w| (HBsNN, section 2.3); ties go to the earlier block."""
-        self.demand(*weights.shape, sparsity)
+        """The blocks of `weights` [m, k] with the largest sum |w| (HBsNN, section 2.3); ties go to the earlier."""
+        m, k = weights.shape
+        self.demand(m, k, sparsity)
         sums = magnitudes(weights, self.block)
         return self._spread(largest(sums, kept_units(checked_sparsity(sparsity), sums.size)))
 

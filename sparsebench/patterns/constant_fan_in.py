@@ -58,7 +58,7 @@ class ConstantFanIn(Pattern):
         return Draw(mask, facts={"active_rows": active, "fan_in": f})
 
     def draw_from(self, weights: np.ndarray, sparsity: float | None, rng: np.random.Generator) -> Draw:
-        """Of `weights` [m, k] the rows with the largest sum |w|, and in each its largest |w|; ties go to the earlier one."""
+        """Of `weights` [m, k] the rows with the largest sum |w|, and in each its largest |w|; ties to the earlier."""
         m, k = weights.shape
         active, f = self._size(m, k, sparsity)
         rows = np.flatnonzero(largest(magnitudes(weights, (1, k)).ravel(), active))

@@ -29,4 +29,5 @@ class Dense(Pattern):
 
     def draw_from(self, weights: np.ndarray, sparsity: float | None, rng: np.random.Generator) -> Draw:
         """The full mask, whatever the weights are."""
-        return self.draw(*weights.shape, sparsity, rng)
+        m, k = weights.shape
+        return self.draw(m, k, sparsity, rng)

@@ -1,4 +1,4 @@
-"""The mask that a file brings (sources.py reads it). It has no law to draw from, so Case.draw takes it from the file."""
+"""The mask that a file brings (sources.py reads it). No law draws it: Case.draw takes it from the file."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class FromFile(Pattern):
         """Never a draw: PatternError says where the mask comes from."""
         self.demand(m, k, sparsity)
         raise PatternError(
-            f"pattern file takes its mask [{m}, {k}] from a problem with matrices or weights, and there is no file here; "
+            f"pattern file takes its mask [{m}, {k}] from a problem with matrices or weights, and found no file; "
             f"give the problem one, or choose another pattern"
         )

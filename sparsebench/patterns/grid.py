@@ -19,7 +19,7 @@ def checked_pair(value: Any, what: str) -> Shape:
     """`value` as (rows, columns); PatternError unless it is two whole numbers of at least 1."""
     pair = tuple(value) if isinstance(value, list | tuple) else ()
     if len(pair) != 2 or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in pair):
-        raise PatternError(f"{what} must be two whole numbers of at least 1, rows and columns, found {value!r}; write [4, 1]")
+        raise PatternError(f"{what} must be two whole numbers of at least 1, [rows, columns], found {value!r}")
     return pair
 
 
@@ -45,13 +45,15 @@ def misfit(m: int, k: int, block: Shape, what: str = "block") -> str | None:
 
 
 def magnitudes(weights: np.ndarray, block: Shape = (1, 1)) -> np.ndarray:
-    """Sum of |w| in each block, float64 [m / bh, k / bw] (HBsNN, section 2.3); PatternError where a weight is not finite."""
+    """Sum of |w| in each block, float64 [m / bh, k / bw] (HBsNN, section 2.3); PatternError on weights not finite."""
     m, k = weights.shape
     bh, bw = block
     sums: np.ndarray = np.abs(weights).reshape(m // bh, bh, k // bw, bw).sum(axis=(1, 3), dtype=np.float64)
     if not np.isfinite(sums).all():
         row, column = np.argwhere(~np.isfinite(sums))[0] * block
-        raise PatternError(f"weights must be finite to be ranked; the block at row {row}, column {column} is not: mend the file")
+        raise PatternError(
+            f"weights must be finite to be ranked, the block at row {row}, column {column} is not; mend them"
+        )
     return sums
 
 

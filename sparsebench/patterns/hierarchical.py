@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor
 from typing import Any, ClassVar
 
@@ -24,6 +25,9 @@ from sparsebench.patterns.grid import Shape, any_of, checked_pair, largest, magn
 from sparsebench.units import percent
 
 AGREE = 1e-6  # how far the sparsity of a case may be from that of its levels: decimal fractions are not exact
+
+
+Choice = Callable[[np.ndarray, "Level", int], np.ndarray]  # (free blocks, level, how many) -> chosen blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,11 @@ class Hierarchical(Pattern):
         return 1 - sum(1 - level.sparsity for level in self.levels)
 
     def why_not(self, m: int, k: int, sparsity: float | None = None) -> str | None:
-        """A sentence when a block does not divide [m, k], a level finds too few free blocks, or `sparsity` is another."""
+        """A sentence when a block does not divide [m, k], a level finds too few free blocks, or `sparsity` differs."""
         if reason := misfit(m, k, self.levels[0].block):
             return reason
         if sparsity is not None and abs(sparsity - self.sparsity) > AGREE:
-            return f"levels make sparsity {self.sparsity:.6g} together, {sparsity} was asked for; leave it out or change a level"
+            return f"its levels make sparsity {self.sparsity:.6g}, {sparsity} was asked for; leave it out"
         return self._too_few(m, k)
 
     def _too_few(self, m: int, k: int) -> str | None:
@@ -79,7 +83,8 @@ class Hierarchical(Pattern):
             blocks = m * k // area
             kept, free = kept_units(level.sparsity, blocks), blocks - taken // area
             if kept > free:
-                return f"level {number} should keep {kept} of {blocks} blocks {name_of(level.block)}, only {free} are free; prune more"
+                what = f"{kept} of {blocks} blocks {name_of(level.block)}"
+                return f"level {number} should keep {what}, but earlier levels leave {free}; prune more"
             taken += kept * area
         return None
 
@@ -88,14 +93,15 @@ class Hierarchical(Pattern):
         return self._draw(m, k, sparsity, lambda free, level, kept: any_of(free, kept, rng))
 
     def draw_from(self, weights: np.ndarray, sparsity: float | None, rng: np.random.Generator) -> Draw:
-        """Level by level, the free blocks of `weights` [m, k] with the largest sum |w|; ties go to the earlier block."""
+        """Level by level, the free blocks of `weights` [m, k] with the largest sum |w|; ties go to the earlier."""
 
         def best(free: np.ndarray, level: Level, kept: int) -> np.ndarray:
             return largest(np.where(free, magnitudes(weights, level.block), -1.0), kept)  # below any sum |w|
 
-        return self._draw(*weights.shape, sparsity, best)
+        m, k = weights.shape
+        return self._draw(m, k, sparsity, best)
 
-    def _draw(self, m: int, k: int, sparsity: float | None, choose: Callable[[np.ndarray, Level, int], np.ndarray]) -> Draw:
+    def _draw(self, m: int, k: int, sparsity: float | None, choose: Choice) -> Draw:
         self.demand(m, k, sparsity)
         left, masks = np.ones((m, k), dtype=bool), []
         for level in self.levels:
@@ -117,7 +123,7 @@ def _checked_levels(given: Any) -> tuple[Level, ...]:
     if not isinstance(given, list | tuple) or not given:
         raise PatternError(f"levels must be a list of at least one {{block, sparsity}}, found {given!r}")
     levels = tuple(_checked_level(number, entry) for number, entry in enumerate(given, start=1))
-    for number, (coarse, fine) in enumerate(zip(levels, levels[1:], strict=False), start=2):
+    for number, (coarse, fine) in enumerate(pairwise(levels), start=2):
         if coarse.block[0] % fine.block[0] or coarse.block[1] % fine.block[1]:
             raise PatternError(
                 f"blocks of a level must divide those of the level before: {name_of(fine.block)} of level {number} "
@@ -126,7 +132,7 @@ def _checked_levels(given: Any) -> tuple[Level, ...]:
     kept = [1 - level.sparsity for level in levels]
     if sum(kept) > 1 + AGREE:
         shares = " + ".join(percent(share) for share in kept)
-        raise PatternError(f"levels keep {shares} = {percent(sum(kept))} of the weights; 1 - s = sum of (1 - s_i) must be at most 1")
+        raise PatternError(f"levels keep {shares} = {percent(sum(kept))} of the weights, more than all; prune more")
     return levels
 
 
@@ -141,10 +147,9 @@ def _checked_level(number: int, entry: Any) -> Level:
         raise PatternError(f"level {number}: {error}") from None
 
 
-def top_kept(weights: np.ndarray, mask: np.ndarray, top: float) -> tuple[int, int]:
-    """(kept, all) of the entries in the largest `top` share of |weights|, at least one; ties as `largest` breaks them."""
-    count = max(1, floor(top * weights.size + 0.5))
-    return int(np.count_nonzero(largest(magnitudes(weights), count) & mask)), count
+def top_entries(weights: np.ndarray, top: float) -> np.ndarray:
+    """True at the largest `top` share of |weights| [m, k], at least one entry; ties go to the earlier position."""
+    return largest(magnitudes(weights), max(1, floor(top * weights.size + 0.5)))
 
 
 def retained_share(
@@ -155,4 +160,4 @@ def retained_share(
     >>> retained_share(np.arange(10.0)[None], np.arange(10)[None] > 7)
     (1.0, 1.0, 0.6666666666666666, 0.5)
     """
-    return tuple(kept / count for kept, count in (top_kept(weights, mask, top) for top in tops))
+    return tuple(float(mask[top_entries(weights, top)].mean()) for top in tops)

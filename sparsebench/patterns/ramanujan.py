@@ -7,8 +7,8 @@ itself until all but the first are within the Ramanujan bound sqrt(d_l - 1) + sq
 (Marcus, Spielman, Srivastava, Annals of Mathematics 182, 2015); a random one passed in 70-95 % of draws (measured, 8x8
 to 128x128).
 
-With d_l = d_r = 2 the bound equals lambda1 and would accept a graph that falls apart into several cycles; there a single
-cycle, lambda2 < lambda1, is demanded instead. With degree 1 on a side the graph always falls apart: no such graph is drawn.
+With d_l = d_r = 2 the bound equals lambda1 and would accept a graph that falls apart into several cycles; there a
+single cycle, lambda2 < lambda1, is demanded. With degree 1 on a side a graph always falls apart: none is drawn.
 """
 
 from __future__ import annotations

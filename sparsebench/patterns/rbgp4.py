@@ -7,9 +7,9 @@
     G_i  [tm / (row_repeat bh), tk / bw]    which blocks of a tile          sparse, s_i from 1 - s = (1 - s_o)(1 - s_i)
     G_b  [bh, bw]                           the block                       complete
 
-Each sparse graph is Ramanujan (ramanujan.py), and its certificate travels with the draw. Their product is *not*: singular
-values multiply, so two 16x16 graphs of degree 4 can make lambda2 = 13.4 against a bound of 7.7. Its gap is reported,
-and nothing is claimed of it. Masks are drawn before training, so there is no draw from weights.
+Each sparse graph is Ramanujan (ramanujan.py), and its certificate travels with the draw. Their product is *not*:
+singular values multiply, so two 16x16 graphs of degree 4 can make lambda2 = 13.4 against a bound of 7.7. Its gap is
+reported, and nothing is claimed of it. Masks are drawn before training, so there is no draw from weights.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BaseGraphs:
 
     @property
     def product_gap(self) -> tuple[float, float]:
-        """(lambda1, lambda2) of the product, from the factors: a complete graph has one singular value, sqrt(rows columns)."""
+        """(lambda1, lambda2) of the product; a complete graph has one singular value, sqrt(rows columns)."""
         outer, inner = self.certificates["outer"], self.certificates["inner"]
         scale = sqrt(self.row_repeat * prod(self.block))
         second = max(outer.lambda1 * inner.lambda2, outer.lambda2 * inner.lambda1)
@@ -75,7 +75,7 @@ class Rbgp4(Pattern):
         if isinstance(self.row_repeat, bool) or not isinstance(self.row_repeat, int) or self.row_repeat < 1:
             raise PatternError(f"row_repeat must be a whole number of at least 1, found {self.row_repeat!r}")
         if halvings(checked_sparsity(self.outer_sparsity)) is None:
-            raise PatternError(f"outer_sparsity must be 1 - 2**-j (0, 0.5, 0.75, 0.875, ...), found {self.outer_sparsity}")
+            raise PatternError(f"outer_sparsity must be 1 - 2**-j (0, 0.5, 0.75, ...), found {self.outer_sparsity}")
         if self.tile[0] % self._unit[0] or self.tile[1] % self._unit[1]:
             raise PatternError(
                 f"tile {name_of(self.tile)} must be a multiple of row_repeat x block rows and of block columns, "
@@ -106,7 +106,8 @@ class Rbgp4(Pattern):
         if sparsity is None:
             return None
         if (j := self._inner_halvings(sparsity)) is None or j not in reachable(*inner):
-            return f"{m}x{k} in tiles {name_of(self.tile)} cannot have sparsity {sparsity}; it can have {self._choices(inner)}"
+            what = f"{m}x{k} in tiles {name_of(self.tile)}"
+            return f"{what} cannot have sparsity {sparsity}; it can have {self._choices(inner)}"
         return f"inner graph: {reason}; change tile or block" if (reason := why_not_graph(*inner, j)) else None
 
     def _inner_halvings(self, sparsity: float) -> int | None:
@@ -126,9 +127,9 @@ class Rbgp4(Pattern):
         gaps = {"outer": outer_gap, "inner": inner_gap}
         graphs = BaseGraphs(outer, inner, self.row_repeat, self.block, self.tile, gaps)
         lambda1, lambda2 = graphs.product_gap
-        facts = {name: asdict(gap) for name, gap in gaps.items()} | {"product": {"lambda1": lambda1, "lambda2": lambda2}}
-        return Draw(graphs.mask(), graphs, facts)
+        facts = {name: asdict(gap) for name, gap in gaps.items()}
+        return Draw(graphs.mask(), graphs, facts | {"product": {"lambda1": lambda1, "lambda2": lambda2}})
 
     def blocks(self) -> tuple[tuple[float | None, int, int], ...]:
-        """One level: rows of G_r share their columns, so a block is row_repeat bh x bw to a model."""
+        """One level of G_b's blocks; a model that knows rbgp4 is keyed by all its params."""
         return ((None, *self.block),)

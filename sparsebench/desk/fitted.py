@@ -1,0 +1,195 @@
+"""All models of a results folder, asked by case and kept as readable JSON.
+
+Who may answer a case is decided by the format's patterns, as in the lab; among several the model's choice is the least
+predicted time, measured ranges before extrapolated ones. A question that nothing was measured for is a ModelError that
+says what to run: nothing is guessed, and nothing vanishes from a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+# pandas: the table of errors is shown, sorted and joined by users as a frame.
+import pandas as pd
+
+from sparsebench.case import Case
+from sparsebench.desk.dense import DenseModel
+from sparsebench.desk.irf import SINGLE, IrfModel, irf, part_of
+from sparsebench.desk.model import HeldOut, LayerModel, Prediction
+from sparsebench.desk.observe import DENSE, Setting, blocks_of, kept_share, level_sparsities
+from sparsebench.errors import ModelError
+from sparsebench.formats import FORMATS
+
+SCHEMA = 1
+LAWS: Mapping[str, type[LayerModel]] = {IrfModel.name: IrfModel}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how a case is asked: what a case itself does not say."""
+
+    machine: str
+    cache: str = "weights_cold"
+    threads: int = 1
+
+    def setting(self, case: Case, kernel: str) -> Setting:
+        """The setting of `kernel` on `case` here."""
+        return Setting.of(case, kernel, self.machine, self.cache, self.threads)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModels:
+    """Sparse and dense models by setting, and how many records they were made from and not made from (by reason)."""
+
+    law: str
+    sparse: Mapping[Setting, LayerModel]
+    dense: Mapping[Setting, DenseModel]
+    records: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Machines with any model."""
+        return tuple(sorted({setting.machine for setting in (*self.sparse, *self.dense)}))
+
+    def place(self, machine: str | None = None, cache: str = "weights_cold", threads: int = 1) -> Place:
+        """A place on `machine`, or on the only one there is; ModelError where that is not clear."""
+        have = ", ".join(self.machines) or "none"
+        if machine is None and len(self.machines) != 1:
+            raise ModelError(
+                f"a prediction needs one machine, none was named and there are models of {have}; "
+                f"name one with --machine, or run `sparsebench run SUITE` first"
+            )
+        if machine is not None and machine not in self.machines:
+            raise ModelError(f"machine {machine} has no models, there are {have}; run `sparsebench run SUITE` on it")
+        return Place(machine or self.machines[0], cache, threads)
+
+    def dense_time(self, case: Case, place: Place) -> Prediction:
+        """The fastest dense kernel's time on the problem under `case`."""
+        setting = place.setting(case, DENSE)
+        if setting not in self.dense:
+            raise ModelError(_missing("any dense kernel", case.problem, setting, [], "dense.*"))
+        return self.dense[setting].predict(case.problem)
+
+    def sparse_time(self, case: Case, place: Place, kernel: str | None = None) -> Prediction:
+        """The time of `case` by `kernel`, or by the model's choice; `a + b` runs level 1 by a and level 2 by b."""
+        if kernel is None:
+            return self._choice(case, place)
+        if "+" in kernel:
+            return self._equation_2(case, place, [name.strip() for name in kernel.split("+")])
+        setting = place.setting(case, kernel)
+        if setting not in self.sparse:
+            raise ModelError(_missing(kernel, case, setting, self.kernels(case, place), kernel))
+        return self.sparse[setting].predict(case)
+
+    def irf(self, case: Case, place: Place, kernel: str | None = None) -> float:
+        """irf = (1 - s) x T_dense / T_sparse of `case`; above 1 where a kernel wastes less than the dense one."""
+        return irf(kept_share(case), self.dense_time(case, place).time_s, self.sparse_time(case, place, kernel).time_s)
+
+    def kernels(self, case: Case, place: Place) -> list[str]:
+        """Sparse kernels measured in this setting, by name."""
+        return sorted(setting.kernel for setting in self.sparse if setting == place.setting(case, setting.kernel))
+
+    def _choice(self, case: Case, place: Place) -> Prediction:
+        found = [self.sparse[place.setting(case, name)].predict(case) for name in self._able(case, place)]
+        if part_of(case) != SINGLE and all(guess.extrapolated for guess in found):
+            found.append(self._equation_2(case, place, [None] * len(blocks_of(case))))
+        if not found:
+            raise ModelError(_missing("any kernel", case, place.setting(case, "*"), self.kernels(case, place), "*"))
+        return min(found, key=lambda guess: (guess.extrapolated, guess.time_s))
+
+    def _able(self, case: Case, place: Place) -> list[str]:
+        """Kernels whose format takes the case's pattern and whose model knows its levels."""
+        able = []
+        for name in self.kernels(case, place):
+            model = self.sparse[place.setting(case, name)]
+            if _takes(name, case, model) and part_of(case) in model.held_out:
+                able.append(name)
+        return able
+
+    def _equation_2(self, case: Case, place: Place, kernels: Sequence[str | None]) -> Prediction:
+        """C_sparse as the sum over levels, each a kernel of its own that adds to Y (HBsNN, equation 2)."""
+        levels = level_cases(case)
+        if len(levels) != len(kernels):
+            raise ModelError(
+                f"{case.describe()} has {len(levels)} levels and {len(kernels)} kernels were named; name one a level"
+            )
+        found = [self.sparse_time(level, place, kernel) for level, kernel in zip(levels, kernels, strict=True)]
+        whys = ["a kernel a level (equation 2)", *(guess.why for guess in found if guess.why)]
+        return Prediction(
+            time_s=sum(guess.time_s for guess in found),
+            low_s=sum(guess.low_s for guess in found),
+            high_s=sum(guess.high_s for guess in found),
+            extrapolated=any(guess.extrapolated for guess in found),
+            why="; ".join(dict.fromkeys(whys)),
+            kernel=" + ".join(guess.kernel for guess in found),
+        )
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """Held-out errors, a row for each model, part and way of holding out: printed with every fit."""
+        rows = [
+            {"machine": setting.machine, "kernel": setting.kernel, "setting": setting.describe(), "levels": part}
+            | asdict(seen)
+            for setting, model in sorted([*self.dense.items(), *self.sparse.items()], key=lambda pair: pair[0])
+            for part, errors in model.held_out.items()
+            for seen in errors
+        ]
+        return pd.DataFrame(rows, columns=["machine", "kernel", "setting", "levels", *HeldOut.__dataclass_fields__])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything predictions need, readable: `irf.json`."""
+        return {
+            "schema": SCHEMA,
+            "law": self.law,
+            "records": self.records,
+            "left_out": dict(self.left_out),
+            "dense": [model.to_json() for _, model in sorted(self.dense.items())],
+            "sparse": [model.to_json() for _, model in sorted(self.sparse.items(), key=lambda pair: pair[0])],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """The models that `to_json` wrote; ModelError on anything else."""
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA or data.get("law") not in LAWS:
+            raise ModelError(f"not a model file of schema {SCHEMA}; `sparsebench fit` writes one from records")
+        try:
+            sparse = [LAWS[data["law"]].from_json(model) for model in data["sparse"]]
+            dense = [DenseModel.from_json(model) for model in data["dense"]]
+            return cls(
+                data["law"], {model.setting: model for model in sparse}, {model.setting: model for model in dense},
+                int(data["records"]), dict(data["left_out"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ModelError(f"a broken model file: {what}; write it anew with `sparsebench fit`") from None
+
+
+def level_cases(case: Case) -> list[Case]:
+    """Each level of `case` as a case of its own: blocks, or unstructured where they are 1x1."""
+    cases = []
+    for (_, bh, bw), sparsity in zip(blocks_of(case), level_sparsities(case), strict=True):
+        single = (bh, bw) == (1, 1)
+        params: dict[str, Any] = {} if single else {"block": [bh, bw]}
+        cases.append(replace(case, pattern="unstructured" if single else "block", params=params, sparsity=sparsity))
+    return cases
+
+
+def _takes(kernel: str, case: Case, model: LayerModel) -> bool:
+    """Whether the kernel's format can store the pattern; a plugin's format is judged by what it was measured on."""
+    form = FORMATS.get(kernel.split(".")[0])
+    asked = {case.pattern, "block"} if case.pattern == "unstructured" else {case.pattern}  # 1x1 blocks are unstructured
+    if form is None:
+        return bool(asked & getattr(model, "patterns", frozenset()))
+    return not form.patterns or bool(asked & set(form.patterns))
+
+
+def _missing(who: str, case: Case, setting: Setting, have: Sequence[str], glob: str) -> str:
+    found = f"there are models of {', '.join(have)}" if have else "nothing was measured so"
+    return (
+        f"no model says how long {who} takes for {case.describe()} on machine {setting.machine} "
+        f"({setting.describe()}); {found}; run `sparsebench run SUITE --kernels '{glob}'` there with such cases, "
+        f"then predict again"
+    )

@@ -1,0 +1,82 @@
+"""Kernels that misbehave, each in one way, on top of a right one. The lab must turn every one into its own record."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections import Counter
+
+import numpy as np
+
+from sparsebench.formats import Csr
+from sparsebench.kernel import Kernel, Launch
+
+
+CALLS: Counter[str] = Counter()
+LATER = 260  # beyond the checks and the first call of each of the at most 256 copies: in the middle of the timing
+
+
+def product(packed: Csr, x: np.ndarray) -> np.ndarray:
+    """The right answer, slowly."""
+    return (packed.to_dense() @ x).astype(np.float32)
+
+
+def crash(case, packed, x, toolchain) -> Launch:
+    return Launch(lambda: ctypes.string_at(0))
+
+
+def crash_in_the_clock(case, packed, x, toolchain) -> Launch:
+    """Right for the checks and the first warm-up calls, dead in the middle of the timing."""
+
+    def run() -> np.ndarray:
+        CALLS["crash_in_the_clock"] += 1
+        return product(packed, x) if CALLS["crash_in_the_clock"] < LATER else ctypes.string_at(0)  # type: ignore[return-value]
+
+    return Launch(run)
+
+
+def hang(case, packed, x, toolchain) -> Launch:
+    return Launch(lambda: time.sleep(3600))
+
+
+def endless(case, packed, x, toolchain) -> Launch:
+    def run() -> np.ndarray:
+        held = []
+        while True:
+            held.append(np.ones(2**24))  # 128 MiB a turn
+
+    return Launch(run)
+
+
+def silent(case, packed, x, toolchain) -> Launch:
+    y = toolchain.output((case.m, case.n))
+    return Launch(lambda: y, y)
+
+
+def turning(case, packed, x, toolchain) -> Launch:
+    """Right for its first calls, wrong later: what a check before the clock alone would let pass."""
+
+    def run() -> np.ndarray:
+        CALLS["turning"] += 1
+        return product(packed, x) + (CALLS["turning"] >= LATER)
+
+    return Launch(run)
+
+
+def remembering(case, packed, x, toolchain) -> Launch:
+    """Answers what it computed when it was prepared, whatever X holds now."""
+    y = product(packed, x)
+    return Launch(lambda: y.copy())
+
+
+def raising(case, packed, x, toolchain) -> Launch:
+    raise ZeroDivisionError("planted")
+
+
+def _kernel(prepare) -> Kernel:
+    return Kernel(
+        name=f"fault.{prepare.__name__}", format=Csr, prepare=prepare, about="a planted fault", source="tests"
+    )
+
+
+KERNELS = [_kernel(p) for p in (crash, crash_in_the_clock, hang, endless, silent, turning, remembering, raising)]

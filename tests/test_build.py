@@ -1,0 +1,305 @@
+"""From source to library: what is cached, what makes it new, and every sentence when it cannot be done."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsebench import load_kernels
+from sparsebench.errors import MissingNeed, SparsebenchError
+from sparsebench.lab import build
+from sparsebench.lab.build import CpuToolchain, compiler_version, missing_need
+from sparsebench.record import MISSING_NEED
+
+SOURCE = "int answer(void) { return 42; }\n"
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> Path:
+    path = tmp_path / "source" / "body.c"
+    path.parent.mkdir()
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def libraries(cache: Path) -> list[Path]:
+    return sorted(cache.iterdir()) if cache.is_dir() else []
+
+
+def answer_of(body: Path, cache: Path) -> int:
+    """What a process without loaded libraries gets."""
+    return CpuToolchain(cache=cache).c(body).answer()
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every body that is really compiled from here on."""
+    made: list[Path] = []
+    compiled = build._compiled
+
+    def counted(body, *rest):
+        made.append(body)
+        return compiled(body, *rest)
+
+    monkeypatch.setattr(build, "_compiled", counted)
+    return made
+
+
+def test_a_body_is_compiled_once_and_loaded_once(body, cache, compilations):
+    toolchain = CpuToolchain(cache=cache)
+    assert toolchain.c(body) is toolchain.c(body.parent / ".." / "source" / "body.c")
+    assert answer_of(body, cache) == 42
+    assert len(compilations) == 1
+    (library,) = libraries(cache)
+    assert library.name.startswith("source-body-")
+    assert library.suffix == ".so"
+
+
+def changed_source(body, monkeypatch):
+    body.write_text(SOURCE.replace("42", "43"))
+
+
+def changed_header(body, monkeypatch):
+    (body.parent / "beside.h").write_text("// new\n")
+
+
+def other_cpu(body, monkeypatch):
+    monkeypatch.setattr(build, "cpu_features", lambda: "another machine")
+
+
+def other_flags(body, monkeypatch):
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-DNEW"))
+
+
+def other_compiler(body, monkeypatch):
+    wrapper = body.parent / "mycc"
+    wrapper.write_text(f'#!/bin/sh\nexec {build.compiler()[0]} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", str(wrapper))
+
+
+def other_version(body, monkeypatch):
+    monkeypatch.setattr(build, "_version", lambda command: "cc 99.0")
+
+
+CHANGES = (changed_source, changed_header, other_cpu, other_flags, other_compiler, other_version)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_decides_the_machine_code_makes_it_new(change, body, cache, compilations, monkeypatch):
+    assert answer_of(body, cache) == 42
+    change(body, monkeypatch)
+    assert answer_of(body, cache) == (43 if change is changed_source else 42)
+    assert len(compilations) == 2
+    assert len(libraries(cache)) == 2
+
+
+def test_a_shared_header_makes_it_new(body, cache, compilations, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "include_folder", lambda: tmp_path)
+    (tmp_path / "number.h").write_text("#define NUMBER 1\n")
+    body.write_text('#include "number.h"\nint answer(void) { return NUMBER; }\n')
+    assert answer_of(body, cache) == 1
+    (tmp_path / "number.h").write_text("#define NUMBER 2\n")
+    assert answer_of(body, cache) == 2
+    assert len(compilations) == 2
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 100, 5000])
+def test_a_torn_library_is_built_again(keep_bytes, body, cache, compilations):
+    assert answer_of(body, cache) == 42
+    (library,) = libraries(cache)
+    whole = library.read_bytes()
+    library.unlink()  # this process has it mapped: writing into it would crash us instead of the test
+    library.write_bytes(whole[:keep_bytes])
+    assert answer_of(body, cache) == 42
+    assert len(compilations) == 2
+    assert libraries(cache)[0].read_bytes()[:keep_bytes] == whole[:keep_bytes]
+
+
+def test_a_library_that_will_not_load_is_built_elsewhere(body, cache, compilations):
+    command = build.compiler()
+    cache.mkdir()
+    text = cache / "text"
+    text.write_text("not a library")
+    name = f"source-body-{build._key(body, command)}"
+    text.rename(cache / f"{name}-{build._content_hash(text)}.so")
+    assert answer_of(body, cache) == 42
+    assert len(compilations) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(body, tmp_path, compilations):
+    (tmp_path / "file").write_text("in the way")
+    assert answer_of(body, tmp_path / "file" / "bodies") == 42
+    assert len(compilations) == 1
+
+
+def test_nothing_is_left_behind_by_a_refused_body(body, cache):
+    body.write_text("int answer(void) { return forty_two; }\n")
+    with pytest.raises(SparsebenchError) as refused:
+        CpuToolchain(cache=cache).c(body)
+    assert str(refused.value).startswith("the C compiler refused body.c (exit 1); it said:\n")
+    assert "forty_two" in str(refused.value)
+    assert f"to see all of it, run: {build.compiler()[0]} -O3" in str(refused.value)
+    assert libraries(cache) == []
+
+
+def test_only_the_first_lines_of_a_long_complaint_are_shown(body, cache):
+    body.write_text("".join(f"int f{i}(void) {{ return nothing{i}; }}\n" for i in range(50)))
+    with pytest.raises(SparsebenchError) as refused:
+        CpuToolchain(cache=cache).c(body)
+    assert len(str(refused.value).splitlines()) == build.SHOWN_LINES + 2
+
+
+def test_two_processes_may_build_the_same_body(body, cache):
+    script = f"from pathlib import Path; from sparsebench.lab.build import CpuToolchain; print(CpuToolchain(cache=Path({str(cache)!r})).c(Path({str(body)!r})).answer())"
+    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["42", "42"]
+    assert all(path.suffix == ".so" for path in libraries(cache))
+
+
+def test_output_is_a_fresh_buffer_of_nan():
+    toolchain = CpuToolchain(threads=2)
+    first, second = toolchain.output((2, 3)), toolchain.output((2, 3))
+    assert first.shape == (2, 3)
+    assert first.dtype == np.float32
+    assert np.isnan(first).all()
+    assert not np.shares_memory(first, second)
+    assert toolchain.threads == 2
+
+
+# ------------------------------------------------------------------------------------------------------ the compiler
+
+
+def test_the_default_cache_is_the_users():
+    assert CpuToolchain().cache.parts[-2:] == ("sparsebench", "bodies")
+
+
+def test_version_is_one_line():
+    version = compiler_version()
+    assert version
+    assert "\n" not in version
+
+
+def test_cc_may_carry_options(body, cache, monkeypatch):
+    body.write_text("int answer(void) { return FROM_CC; }\n")
+    monkeypatch.setenv("CC", f"{build.compiler()[0]} -DFROM_CC=7")
+    assert answer_of(body, cache) == 7
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+INSTALL = "install gcc (Debian/Ubuntu: apt install gcc; macOS: xcode-select --install)"
+
+
+def test_without_a_compiler_the_need_says_what_to_install(no_compiler, body, cache):
+    sentence = f"needs a C compiler (none of cc, gcc, clang was found): {INSTALL}"
+    assert missing_need("cc") == sentence
+    assert compiler_version() is None
+    with pytest.raises(MissingNeed) as missing:
+        CpuToolchain(cache=cache).c(body)
+    assert str(missing.value) == sentence
+    assert sentence.startswith(MISSING_NEED)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_cc_that_does_not_run_is_named(exists, monkeypatch, tmp_path):
+    asked = tmp_path / "broken-cc"
+    if exists:  # as macOS has it before its tools are installed
+        asked.write_text("#!/bin/sh\nexit 1\n")
+        asked.chmod(0o755)
+    monkeypatch.setenv("CC", str(asked))
+    assert missing_need("cc") == f"needs a C compiler ($CC = {str(asked)!r}, which does not run): {INSTALL}"
+
+
+def test_needs_that_are_met_and_not(monkeypatch):
+    assert missing_need("cc") is None
+    assert missing_need("numpy") is None
+    sentence = missing_need("no_such_module")
+    assert sentence == "needs the Python module no_such_module, which is not installed: pip install no_such_module"
+    assert missing_need("no_such.module").startswith(MISSING_NEED)
+    monkeypatch.setitem(sys.modules, "half_loaded", None)
+    assert missing_need("half_loaded") is not None
+
+
+def test_without_proc_the_platform_stands_in(monkeypatch):
+    def missing(self, **how):
+        raise FileNotFoundError
+
+    build.cpu_features.cache_clear()
+    monkeypatch.setattr(Path, "read_text", missing)
+    try:
+        assert build.cpu_features().startswith(build.platform.machine())
+    finally:
+        build.cpu_features.cache_clear()
+
+
+# ---------------------------------------------------------------------------------------------------- our own bodies
+
+BODIES = sorted({kernel.home.parent / kernel.body for kernel in load_kernels() if str(kernel.body).endswith(".c")})
+VECTOR_TEST = """
+#include "vector.h"
+void copy(int count, const float* from, float* to) { store_some(to, load_some(from, count), count); }
+int lanes(void) { return LANES; }
+float sum(const float* from) { return sum_of(load(from)); }
+#define SEEN(vectors, last, n0) do { for (int64_t i = 0; i < (vectors - 1) * LANES + last; ++i) seen[n0 + i] += 1; } while (0)
+void one(int64_t n, int* seen) { FOR_COLUMNS(1, n, SEEN); }
+void two(int64_t n, int* seen) { FOR_COLUMNS(2, n, SEEN); }
+void four(int64_t n, int* seen) { FOR_COLUMNS(4, n, SEEN); }
+"""
+ISAS = {"native": (), "avx2": ("-mno-avx512f",), "no-avx": ("-mno-avx512f", "-mno-avx")}
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch) -> str:
+    """This machine's vectors and, on x86, the narrower ones that other machines have."""
+    if request.param != "native" and build.NATIVE != "-march=native":
+        monkeypatch.setattr(build, "FLAGS", build.FLAGS)
+    else:
+        monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, *ISAS[request.param]))
+    return request.param
+
+
+def test_vectors_of_every_width(isa, body, cache):
+    body.write_text(VECTOR_TEST)
+    library = CpuToolchain(cache=cache).c(body)
+    lanes = library.lanes()
+    x = np.arange(1, lanes + 1, dtype=np.float32)
+    pointer = ctypes.c_void_p(x.ctypes.data)
+    library.sum.restype = ctypes.c_float
+    assert library.sum(pointer) == x.sum()
+    for count in range(1, lanes + 1):
+        y = np.full(lanes, -1, np.float32)
+        library.copy(count, pointer, ctypes.c_void_p(y.ctypes.data))
+        assert y.tolist() == [*x[:count], *[-1] * (lanes - count)]
+
+
+def test_column_tiles_cover_every_column_once(isa, body, cache):
+    body.write_text(VECTOR_TEST)
+    library = CpuToolchain(cache=cache).c(body)
+    for run in (library.one, library.two, library.four):
+        for n in (*range(1, 70), 127, 128, 129, 200):
+            seen = np.zeros(n, np.int32)
+            run(ctypes.c_int64(n), ctypes.c_void_p(seen.ctypes.data))
+            assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(
+    "own", [*BODIES, build.include_folder().parent / "_im2col.c"], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_bodies_compile_without_a_warning(own, cache, monkeypatch):
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-Wall", "-Wextra", "-Werror"))
+    CpuToolchain(cache=cache).c(own)

@@ -1,0 +1,189 @@
+"""A run end to end with real workers: outcomes, blame, resume. Law 1 and law 2 live here."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sparsebench.errors import BadInput, StoreError
+from sparsebench.lab.run import Limits, Run, Watch
+from sparsebench.record import BROKEN
+from sparsebench.store import read_lines
+from sparsebench.suite import Suite
+
+PLUGIN = Path(__file__).parent / "plugins" / "faulty.py"
+SUITE = """
+name: small
+about: two tiny problems
+seeds: [0]
+protocol: {{cache: [weights_cold], threads: 1, budget_s: 0.02, precision: 0.05}}
+problems:
+  - {{m: 32, k: 48, n: {n}, dtype: [float32]}}
+arms:
+  - {{pattern: unstructured, sparsity: [0.8], kernels: [{kernels}]}}
+"""
+
+
+def suite(folder: Path, *kernels: str, n: object = 8) -> Suite:
+    """A suite of one or two tiny problems with these kernels, written to `folder` and loaded."""
+    path = folder / "small.yaml"
+    plugins = f"plugins: [{PLUGIN}]\n" if any(name.startswith("fault") for name in kernels) else ""
+    path.write_text(SUITE.format(n=n, kernels=", ".join(kernels)) + plugins)
+    return Suite.load(path)
+
+
+def outcomes(summary) -> dict[str, str]:
+    return {record.kernel: record.outcome for record in summary.records}
+
+
+def test_one_trial_makes_one_record_and_a_second_run_makes_none(tmp_path):
+    seen = []
+    asked = suite(tmp_path, "csr.scipy", "csr.torch", n=[4, 8])
+    first = Run(asked, tmp_path / "results", watch=Watch(finished=seen.append)).execute()
+    trials = Run(asked, tmp_path / "results").trials
+    stored = list(read_lines(first.path))
+    assert len(stored) == len(trials) == len(seen) == len({record.key for record in stored})
+    assert {(record.case.key, record.kernel) for record in stored} == {(trial.case.key, trial.kernel) for trial in trials}
+    again = Run(asked, tmp_path / "results").execute()
+    assert again.kept == len(stored)
+    assert len(list(read_lines(first.path))) == len(stored)
+
+
+def test_a_record_tells_the_whole_story(tmp_path):
+    summary = Run(suite(tmp_path, "csr.scipy"), tmp_path / "results").execute()
+    record = next(record for record in summary.records if record.kernel == "csr.scipy")
+    assert record.outcome == "ok"
+    assert 0 < record.error_ratio < 1
+    assert record.baselines
+    assert set(record.samples["weights_cold"]) == {"csr.scipy", *record.baselines}
+    assert len({len(times_s) for times_s in record.samples["weights_cold"].values()}) == 1
+    assert record.speedup().low <= record.speedup().median <= record.speedup().high
+    assert record.nnz == round(0.2 * 32 * 48)
+    assert record.useful_flops == 2 * record.nnz * 8
+    assert record.pack_s > 0
+    assert set(record.layout_s) == set(record.samples["weights_cold"])
+    winner = next(r for r in summary.records if "dense.aa" in r.samples.get("weights_cold", {}))
+    assert winner.kernel == next(iter(winner.baselines))
+    assert json.loads((summary.path.parent / "peaks.jsonl").read_text())["stream_bytes_per_s"] > 1e8
+
+
+def test_fresh_runs_all_again_and_appends(tmp_path):
+    asked = suite(tmp_path, "csr.scipy")
+    first = Run(asked, tmp_path / "results").execute()
+    count = len(list(read_lines(first.path)))
+    assert Run(asked, tmp_path / "results", fresh=True).execute().kept == 0
+    assert len(list(read_lines(first.path))) == 2 * count
+
+
+FAULTS = {
+    "crash": ("crashed", "SIGSEGV"),
+    "crash_in_the_clock": ("crashed", "SIGSEGV"),
+    "hang": ("timeout", "no answer within"),
+    "endless": ("oom", "MemoryError"),
+    "silent": ("wrong", "integer gate: Y\\[0, 0\\] is nan: never written"),
+    "turning": ("wrong", "precision gate after the clock, on fresh inputs"),
+    "remembering": ("wrong", "precision gate after the clock, on fresh inputs"),
+    "raising": ("failed", "ZeroDivisionError: planted \\(faulty.py:"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_becomes_its_own_record_and_touches_no_other(tmp_path, fault):
+    limits = Limits(timeout_s=6 if fault == "hang" else 60, memory_bytes=2 * 2**30)
+    with_it = Run(suite(tmp_path, "csr.scipy", f"fault.{fault}", "csr.torch"), tmp_path / "results", limits=limits).execute()
+    outcome, reason = FAULTS[fault]
+    broken = next(record for record in with_it.records if record.kernel == f"fault.{fault}")
+    assert broken.outcome == outcome
+    assert re.search(reason, broken.reason), broken.reason
+    assert not broken.samples
+    others = {record.key: record.outcome for record in with_it.records if record.kernel != broken.kernel}
+    assert set(others.values()) == {"ok"}
+    # The same suite without the faulty kernel, on the same results: it asks for the same keys and finds all of them.
+    without = Run(suite(tmp_path, "csr.scipy", "csr.torch"), tmp_path / "results").execute()
+    assert {record.key: record.outcome for record in without.records} == others
+    assert without.kept == len(others)
+
+
+def test_broken_trials_are_tried_again_and_wrong_ones_are_not(tmp_path):
+    asked = suite(tmp_path, "fault.raising", "fault.silent")
+    first = Run(asked, tmp_path / "results").execute()
+    second = Run(asked, tmp_path / "results").execute()
+    assert second.kept == len(first.records) - 1
+    assert outcomes(second)["fault.raising"] == "failed"
+    assert {record.outcome for record in first.records} & BROKEN == {"failed", "wrong"}
+
+
+def test_time_limit_stops_starting_and_a_later_run_goes_on(tmp_path):
+    asked = suite(tmp_path, "csr.scipy")
+    short = Run(asked, tmp_path / "results", time_limit_s=0).execute()
+    assert short.records == []
+    assert short.not_started == len(Run(asked, tmp_path / "results").trials)
+    assert Run(asked, tmp_path / "results").execute().not_started == 0
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    trials, expected_s = Run(suite(tmp_path, "csr.scipy"), tmp_path / "results").dry()
+    assert trials > 1
+    assert expected_s > 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_kernel_for_another_shape_is_skipped_with_a_sentence(tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text(SUITE.format(n=4, kernels="bsr.scipy").replace("unstructured", "block, block: [5, 1]").replace("small", "blocks"))
+    summary = Run(Suite.load(path), tmp_path / "results").execute()
+    record = next(record for record in summary.records if record.kernel == "bsr.scipy")
+    assert record.outcome == "skipped"
+    assert "does not divide" in record.reason
+    assert record.final
+
+
+def test_results_that_cannot_be_written_stop_the_run_before_it_starts(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(StoreError, match="choose another with --results"):
+        Run(suite(tmp_path, "csr.scipy"), tmp_path / "results").execute()
+
+
+def test_cuda_is_refused_where_there_is_none(tmp_path):
+    with pytest.raises(BadInput, match="--device"):
+        Run(suite(tmp_path, "csr.scipy"), tmp_path / "results", device="cuda")
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+from sparsebench.lab.run import Run
+from sparsebench.suite import Suite
+Run(Suite.load(Path(sys.argv[1])), Path(sys.argv[2])).execute()
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_twenty_times_at_random_moments_and_the_plan_is_completed(tmp_path):
+    """Killed run, worker and all: no record lost but the one in flight, none twice, the store always loads."""
+    rng = random.Random(0)
+    asked = suite(tmp_path, "csr.scipy", "csr.torch", "csr.c", n=list(range(1, 25)))
+    before: set[str] = set()
+    for _ in range(20):
+        with subprocess.Popen([sys.executable, "-c", RUNNER, str(asked.path), str(tmp_path / "results")]) as runner:
+            time.sleep(rng.uniform(1.5, 4.5))
+            os.kill(runner.pid, signal.SIGKILL)
+        stored = [record for path in tmp_path.glob("results/*/small.jsonl") for record in read_lines(path)]
+        keys = [record.key for record in stored]
+        assert len(keys) == len(set(keys))
+        assert before <= set(keys)
+        before = set(keys)
+    summary = Run(asked, tmp_path / "results").execute()
+    stored = list(read_lines(summary.path))
+    assert before <= {record.key for record in stored}
+    assert len(stored) == len({record.key for record in stored}) == len(Run(asked, tmp_path / "results").trials)
+    assert set(summary.outcomes) == {"ok"}
