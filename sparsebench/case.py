@@ -157,11 +157,12 @@ class Case:
     def describe(self) -> str:
         """One line for people, such as `768x3072 n=64 block 4x1 90 %`."""
         parts = [f"{self.m}x{self.k} n={self.n}", self.pattern]
-        parts += ["+".join("x".join(map(str, (h, w))) for _, h, w in self.pattern_object.blocks())] * (
-            self.pattern in ("block", "hierarchical")
-        )
-        parts += [f"{100 * self.sparsity:.4g} %"] * (self.sparsity is not None)
-        parts += [self.source.file] * (self.source is not None)
+        if self.pattern in ("block", "hierarchical"):
+            parts.append("+".join(f"{bh}x{bw}" for _, bh, bw in self.pattern_object.blocks()))
+        if self.sparsity is not None:
+            parts.append(f"{100 * self.sparsity:.4g} %")
+        if self.source is not None:
+            parts.append(self.source.file)
         return " ".join(parts)
 
     def _rng(self, stream: str) -> np.random.Generator:

@@ -109,9 +109,9 @@ def _cpuinfo() -> tuple[str, frozenset[str]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine(), frozenset()
-    found = dict(re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE))
-    model = found.get("model name") or platform.machine()
-    return model, frozenset(found.get("flags", found.get("Features", "")).split())
+    found: dict[str, str] = dict(re.findall(r"^([^:\n]+?)\s*:\s*(.*)$", text, re.MULTILINE))
+    flags = found.get("flags") or found.get("Features") or ""
+    return found.get("model name") or platform.machine(), frozenset(flags.split())
 
 
 def _cache_bytes() -> int:

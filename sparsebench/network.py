@@ -125,7 +125,7 @@ _KINDS: dict[str, type[LayerKeys]] = {"linear": LinearKeys, "conv2d": ConvKeys}
 
 
 def _layer(document: Document, loc: Loc) -> Layer | None:
-    kind = data.get("kind") if isinstance(data := document.at(loc), dict) else None
+    kind = data.get("kind", "") if isinstance(data := document.at(loc), dict) else None
     if isinstance(kind, str) and kind not in _KINDS:
         document.mistake((*loc, "kind"), f"kind must be linear or conv2d, found {kind!r}{near(kind, _KINDS)}")
         return None

@@ -92,11 +92,11 @@ class Plan:
         layout: Layout = "feature",
         seed: int = 0,
     ) -> list[Planned]:
-        """Every layer of `network` in the order it runs, for `batch` samples; SuiteError when it is not the planned one."""
+        """Every layer of `network` in the order it runs, for `batch` samples; SuiteError if another was planned."""
         if gone := set(self.choices) - {layer.name for layer in network.layers}:
             name = min(gone)
             raise SuiteError(
-                f"the plan is for {self.network.name}, {network.name} was given and has no layer {name!r}; use one network"
+                f"the plan is for {self.network.name}; {network.name} was given and has no layer {name!r}; give one"
             )
         return [self._planned(layer, layer.case(batch, dtype, math, layout), seed) for layer in network.layers]
 
@@ -118,7 +118,7 @@ class ChoiceKeys(Keys):
     """What a glob of layers becomes."""
 
     pattern: PatternName
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     sparsity: Sparsity | None = None
     kernel: Text | None = None
 
@@ -192,5 +192,5 @@ def _trouble(glob: str, layers: Sequence[Layer], taken: Mapping[str, str], netwo
         )
     if all(layer.name in taken for layer in layers):
         first = taken[layers[0].name]
-        return f"{glob!r} wins no layer: {first!r} above it takes them, the first that matches wins; put it first or remove it"
+        return f"{glob!r} wins no layer, {first!r} above it takes them (the first that matches wins); put it first"
     return None

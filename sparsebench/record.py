@@ -140,7 +140,7 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Record:
-        """The record that `to_json` wrote, of this or an earlier schema; StoreError says what is wrong with the line."""
+        """The record that `to_json` wrote, of this or an earlier schema; StoreError says what is wrong."""
         try:
             data = json.loads(line, parse_constant=_no_constant)
         except ValueError as error:
@@ -163,10 +163,11 @@ class Record:
 
 _NUMBER = (int, float)
 _MAYBE = type(None)
+_MAPPINGS = ("case", "protocol", "baselines", "samples", "layout_s", "clocks", "facts", "versions", "host")
 # What each field must hold, for lines that something else wrote or a disk broke; a wrong type names its field.
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("key", "suite", "kernel", "source_sha", "machine", "outcome", "reason", "started_at"), (str,)),
-    **dict.fromkeys(("case", "protocol", "baselines", "samples", "layout_s", "clocks", "facts", "versions", "host"), (dict,)),
+    **dict.fromkeys(_MAPPINGS, (dict,)),
     **dict.fromkeys(("nnz", "format_bytes", "moved_bytes", "useful_flops", "peak_memory_bytes"), (int, _MAYBE)),
     **dict.fromkeys(("pack_s", "error_ratio"), (*_NUMBER, _MAYBE)),
     "stop": (str, _MAYBE),
@@ -181,7 +182,7 @@ def _refuse_other_types(data: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is {data[name]!r}")
     for cache, by_name in data.get("samples", {}).items():
         for kernel, times_s in by_name.items():
-            if not isinstance(times_s, list) or not all(isinstance(time_s, _NUMBER) and time_s > 0 for time_s in times_s):
+            if not isinstance(times_s, list) or not all(isinstance(t, _NUMBER) and t > 0 for t in times_s):
                 raise TypeError(f"samples of {kernel} ({cache}) are not positive seconds")
 
 

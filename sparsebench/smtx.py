@@ -60,7 +60,7 @@ def _header(lines: Sequence[bytes], file: str) -> tuple[int, int, int]:
 def _line(lines: Sequence[bytes], number: int, count: int, what: str, file: str) -> np.ndarray:
     """The `count` whole numbers on line `number` (from 1), int64; a last line of none may be missing."""
     if number > len(lines) and count:
-        raise MatrixError(f"{file}:{number}: expected {count} {what}, the file ends before; it is truncated")
+        raise MatrixError(f"{file}:{number}: expected {count} {what}, but the file ends; it is truncated")
     values = _integers(lines[number - 1] if number <= len(lines) else b"", f"{file}:{number}")
     if len(values) != count:
         fault = "the line is truncated" if len(values) < count else "line 1 is wrong, or a line end is missing"

@@ -73,6 +73,13 @@ def read_machines(results: Path) -> dict[str, Machine]:
     return found
 
 
+def read_peaks(results: Path, machine: str) -> dict[str, Any] | None:
+    """The newest measured peaks of a machine, or None where none were measured; a torn last line is passed over."""
+    path = results / machine / "peaks.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return json.loads(lines[-1]) if lines else None
+
+
 class Store:
     """One suite's records on one machine, open for appending. Use it as a context manager."""
 

@@ -33,7 +33,7 @@ from sparsebench.suite_schema import (
     params_of,
 )
 from sparsebench.trial import Arm, Inspect, Problem, Trial, plan_trials
-from sparsebench.yaml_marks import Document, Loc, near, read
+from sparsebench.yaml_marks import Document, Loc, closest, read
 from sparsebench.yaml_schema import check
 
 __all__ = ["Suite", "Trial", "about", "resolve_network", "resolve_suite", "shipped_networks", "shipped_suites"]
@@ -55,7 +55,7 @@ class Suite:
 
     @classmethod
     def load(cls, path: Path, data: Path | None = None, plugins: Sequence[Path] = ()) -> Suite:
-        """The suite in `path`, and kernels of `plugins` beside its own; SuiteError lists all mistakes with their place."""
+        """The suite in `path`, with `plugins` beside its own; SuiteError lists all mistakes, each with its place."""
         document = read(path)
         root = path.parent if data is None else data
         if not root.is_dir():
@@ -82,7 +82,7 @@ class Suite:
     def trials(
         self, kernels: Mapping[str, Kernel], inspect: Inspect = inspect_file, only: str | None = None
     ) -> list[Trial]:
-        """All trials (see trial.py for their order); `only` is the glob of --kernels, `inspect` lists a file's tensors."""
+        """All trials, in the order of trial.py. `only` is the glob of --kernels, `inspect` lists a file's matrices."""
         return plan_trials(self.problems, self.arms, self.seeds, kernels, inspect, only)
 
 
@@ -134,12 +134,9 @@ def _no_kind(document: Document, loc: Loc, data: Any) -> None:
     elif chosen := [key for key in PROBLEMS if key in data]:
         document.mistake(loc, f"{asked}; found {' and '.join(chosen)}, write one problem for each")
     else:
-        odd = next((key for key in data if "mean" in near(key, PROBLEMS)), None)
-        document.mistake(
-            loc if odd is None else (*loc, odd),
-            f"{asked}; found {', '.join(data)}{near(odd or '', PROBLEMS)}",
-            key=odd is not None,
-        )
+        odd = next((key for key in data if closest(key, PROBLEMS)), None)
+        meant = f"; did you mean {closest(odd, PROBLEMS)!r}?" if odd else ", write for example {m: 768, k: 3072, n: 64}"
+        document.mistake((*loc, odd) if odd else loc, f"{asked}; found {', '.join(data) or 'no key'}{meant}", key=True)
 
 
 def _brought(document: Document, loc: Loc, data: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -159,7 +156,7 @@ def _filled(document: Document, loc: Loc, keys: ProblemKeys, brought: Mapping[st
         for dtype in set(keys.dtype) - {"float32"}:
             document.mistake(
                 (*loc, "math"),
-                f"math {', '.join(keys.math)} was asked for {dtype} too, but tf32 and tf32x3 are ways to multiply float32; "
+                f"math {', '.join(keys.math)} was asked for {dtype} too, but tf32 and tf32x3 multiply float32; "
                 f"give {dtype} a problem of its own, with math ieee",
             )
     axes: dict[str, Any] = {
@@ -189,7 +186,7 @@ def _network(document: Document, loc: Loc, name: str, root: Path) -> Network | N
 
 
 def _files(document: Document, loc: Loc, pattern: str, root: Path) -> tuple[Path, ...]:
-    found = sorted(root / name for name in glob(pattern, root_dir=root, recursive=True))
+    found = sorted(root / name for name in glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     files = tuple(path for path in found if path.is_file())
     if not files:
         document.mistake(
@@ -240,7 +237,7 @@ def _judge(document: Document, loc: Loc, arm: Arm, kernels: Mapping[str, Kernel]
 
 
 def _nothing_in_vain(document: Document, problems: Sequence[Problem | None], arms: Sequence[Arm | None]) -> None:
-    """Note every arm without a problem and every problem without an arm: an empty product is a mistake, not a short run."""
+    """Note every arm without a problem and every problem without an arm: an empty product is a mistake."""
     if not all(problems) or not all(arms):
         return
     pairs = [

@@ -26,18 +26,20 @@ from sparsebench.yaml_schema import Count, Keys, OneOrMore, Size, Sizes, Sparsit
 _DEFAULT = Protocol()
 FIXED = frozenset({"dense", "file", "hierarchical"})  # patterns whose params, or file, fix the sparsity
 
-# The name becomes a file, results/MACHINE/NAME.jsonl, so it may not lead anywhere else.
-Slug = Annotated[str, AfterValidator(lambda name: _slug(name))]
-Seed = Annotated[int, Limits(ge=0, le=2**63 - 1)]
-PatternName = Annotated[str, one_of("pattern", tuple(PATTERNS))]
-
 
 def _slug(name: str) -> str:
     if not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name) or name.strip(".") == "":
         raise ValueError(
-            f"name must be letters, digits and - _ . (it names the file of results), found {name!r}; write for example vit-mlp"
+            f"name must be letters, digits and - _ . since it names the file of results, "
+            f"found {name!r}; write for example vit-mlp"
         )
     return name
+
+
+# The name becomes a file, results/MACHINE/NAME.jsonl, so it may not lead anywhere else.
+Slug = Annotated[str, AfterValidator(_slug)]
+Seed = Annotated[int, Limits(ge=0, le=2**63 - 1)]
+PatternName = Annotated[str, one_of("pattern", tuple(PATTERNS))]
 
 
 def _known_kernel(glob: str, info: ValidationInfo) -> str:
@@ -53,7 +55,7 @@ KernelGlob = Annotated[str, AfterValidator(_known_kernel)]
 class ProtocolKeys(Keys):
     """How trials are timed; a missing key has the default of record.Protocol."""
 
-    cache: OneOrMore[Annotated[str, one_of("cache", get_args(Cache))]] = list(_DEFAULT.cache)
+    cache: OneOrMore[Annotated[str, one_of("cache", get_args(Cache))]] = Limits(default=list(_DEFAULT.cache))
     threads: Annotated[int, Limits(ge=1, le=4096)] = _DEFAULT.threads
     budget_s: Annotated[float, Limits(gt=0, le=86400)] = _DEFAULT.budget_s
     precision: Annotated[float, Limits(gt=0, lt=1)] = _DEFAULT.precision
@@ -64,9 +66,9 @@ class SuiteKeys(Keys):
 
     name: Slug
     about: str = ""
-    seeds: OneOrMore[Seed] = [0]
-    protocol: ProtocolKeys = ProtocolKeys()
-    plugins: list[Text] = []
+    seeds: OneOrMore[Seed] = Limits(default=[0])
+    protocol: ProtocolKeys = Limits(default=ProtocolKeys())
+    plugins: list[Text] = Limits(default=[])
     problems: Annotated[list[Any], Limits(min_length=1)]
     arms: Annotated[list[Any], Limits(min_length=1)]
 
@@ -76,9 +78,9 @@ class ProblemKeys(Keys):
 
     columns: ClassVar[str] = "n"
 
-    dtype: OneOrMore[Annotated[str, one_of("dtype", get_args(DType))]] = ["float32"]
-    math: OneOrMore[Annotated[str, one_of("math", get_args(Math))]] = ["ieee"]
-    layout: OneOrMore[Annotated[str, one_of("layout", get_args(Layout))]] = ["feature"]
+    dtype: OneOrMore[Annotated[str, one_of("dtype", get_args(DType))]] = Limits(default=["float32"])
+    math: OneOrMore[Annotated[str, one_of("math", get_args(Math))]] = Limits(default=["ieee"])
+    layout: OneOrMore[Annotated[str, one_of("layout", get_args(Layout))]] = Limits(default=["feature"])
 
 
 class ShapeKeys(ProblemKeys):
@@ -177,9 +179,9 @@ def params_model(pattern: str) -> type[Keys]:
         pattern_from(pattern, params_of(pattern, keys))
         return keys
 
-    check = {"judge": model_validator(mode="after")(judged(judge))}
+    check: Any = {"judge": model_validator(mode="after")(judged(judge))}
     keys: dict[str, Any] = {field.name: _typed(field) for field in _params(pattern)}
-    return create_model("Params", __base__=Keys, __validators__=check, **keys)  # type: ignore[no-any-return]
+    return create_model("Params", __base__=Keys, __validators__=check, **keys)
 
 
 def _inline(pattern: str, field: Field[Any]) -> tuple[Any, Any]:
@@ -209,13 +211,13 @@ def arm_model(pattern: str) -> type[ArmKeys]:
         keys[pattern] = (params_model(pattern), ...)
     else:
         keys |= {field.name: _inline(pattern, field) for field in _params(pattern)}
-    return create_model("Arm", __base__=ArmKeys, **keys)  # type: ignore[no-any-return]
+    return create_model("Arm", __base__=ArmKeys, **keys)
 
 
 @cache
 def any_arm_model() -> type[ArmKeys]:
     """The keys of an arm whose pattern is not known: those of all patterns, so that only truly odd ones are named."""
     params = {pattern if nested(pattern) else field.name for pattern in PATTERNS for field in _params(pattern)}
-    keys: dict[str, Any] = {name: (Any, None) for name in sorted(params)}
+    keys: dict[str, Any] = dict.fromkeys(sorted(params), (Any, None))
     keys |= {"sparsity": (OneOrMore[Sparsity], [0.0]), "origin": (ORIGIN, Limits("", alias="from"))}
-    return create_model("AnyArm", __base__=ArmKeys, **keys)  # type: ignore[no-any-return]
+    return create_model("AnyArm", __base__=ArmKeys, **keys)

@@ -61,7 +61,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Shapes: one, those of files below `data`, or the layers of a network. `columns` is n, or the batch of a network."""
+    """Shapes: one, those of files below `data`, or a network's layers. `columns` is n, or the batch of a network."""
 
     columns: tuple[int, ...]
     dtypes: tuple[DType, ...]

@@ -1,9 +1,9 @@
 """YAML as plain data in which every value still knows its line and column, and mistakes are collected, not thrown.
 
 The composer's node tree is walked by hand, since that is where marks, duplicate keys and quotes are still to be seen.
-Everything that YAML 1.1 reads otherwise than a person does is a mistake here, never a surprise in a record: 010 (octal),
-1:30 (base 60), an empty value (null), a key `on` (true), a repeated key. Aliases and `<<` work; what they multiply to,
-and how deep anything nests, is bounded, so that no file hangs the program.
+What YAML 1.1 reads otherwise than a person does is a mistake here, never a surprise in a record: 010 (octal), 1:30
+(base 60), an empty value (null), a key `on` (true), a repeated key. Aliases and `<<` work; what they multiply to, and
+how deep anything nests, is bounded, so that no file hangs the program.
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ def near(word: str, names: Iterable[str]) -> str:
     ("; did you mean 'sparsity'?", '; there are k, m')
     """
     names = sorted(names)
-    match = get_close_matches(word, names, n=1)
-    return f"; did you mean {match[0]!r}?" if match else f"; there are {', '.join(names)}"
+    match = closest(word, names)
+    return f"; did you mean {match!r}?" if match else f"; there are {', '.join(names)}"
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that `word` was most likely meant to be, or None."""
+    return next(iter(get_close_matches(word, list(names), n=1)), None)
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Document:
         return found
 
     def mistake(self, loc: Loc, text: str, *, key: bool = False) -> None:
-        """Note what is wrong at `loc`; a second complaint about the same value is dropped, it follows from the first."""
+        """Note what is wrong at `loc`; only the first complaint about a place is told, others follow from it."""
         self.mistakes.setdefault(self.place(loc, key=key), []).append(text)
 
     def note(self, mark: yaml.Mark, text: str) -> None:
@@ -114,7 +119,10 @@ def read(path: Path) -> Document:
     if node is None:
         raise SuiteError(f"{path}:1:1: the file is empty; it must hold keys, such as `name: ...`")
     document = Document(path)
-    document.data = _Walk(document).value(node, ())
+    try:
+        document.data = _Walk(document).value(node, ())
+    except RecursionError:  # only `&a {<<: *a}` comes here, all else meets MOST_DEPTH first
+        raise SuiteError(f"{path}:1:1: a mapping merges itself (<<); remove that alias") from None
     return document
 
 
@@ -172,35 +180,31 @@ class _Walk:
         return None
 
     def mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
-        """The mapping as a dict of text keys; keys that `<<` brings in come last and never replace one."""
-        found: dict[str, Any] = {}
-        merged: list[yaml.Node] = []
+        """The mapping as a dict of text keys; its own keys replace those that `<<` brings in, earlier ones later ones."""
+        found = self.merged([child for key, child in node.value if key.tag == f"{_CORE}merge"], loc)
+        own: set[str] = set()
         for key_node, child in node.value:
-            if key_node.tag == f"{_CORE}merge":
-                merged += child.value if isinstance(child, yaml.SequenceNode) else [child]
-            elif (key := self.key(key_node, loc)) in found:
+            if key_node.tag == f"{_CORE}merge" or not (key := self.key(key_node)):
+                continue
+            if key in own:
                 self.twice(key_node, (*loc, key))
-            elif key:
-                self.document.keys[*loc, key] = key_node.start_mark
-                found[key] = self.value(child, (*loc, key))
-        for child in merged:
-            self.merge(child, loc, found)
+                continue
+            own.add(key)
+            self.document.keys[*loc, key] = key_node.start_mark
+            found[key] = self.value(child, (*loc, key))
         return found
 
-    def merge(self, node: yaml.Node, loc: Loc, found: dict[str, Any]) -> None:
-        """Add the pairs of `node` whose keys are not there yet."""
-        if not isinstance(node, yaml.MappingNode):
-            self.document.note(
-                node.start_mark, "`<<` merges mappings, found something else; write for example `<<: *defaults`"
-            )
-            return
-        for key_node, child in node.value:
-            key = self.key(key_node, loc)
-            if key and key not in found:
-                self.document.keys[*loc, key] = key_node.start_mark
-                found[key] = self.value(child, (*loc, key))
+    def merged(self, children: list[yaml.Node], loc: Loc) -> dict[str, Any]:
+        """What the values of `<<` bring to the mapping at `loc`: mappings, or lists of them."""
+        found: dict[str, Any] = {}
+        for child in reversed([part for node in children for part in _parts(node)]):
+            if isinstance(child, yaml.MappingNode):
+                found |= self.mapping(child, loc)
+            else:
+                self.document.note(child.start_mark, "`<<` merges mappings, found something else; write `<<: *name`")
+        return found
 
-    def key(self, node: yaml.Node, loc: Loc) -> str:
+    def key(self, node: yaml.Node) -> str:
         """The text of a key; a mistake and "" where it is no text."""
         if isinstance(node, yaml.ScalarNode) and node.tag == f"{_CORE}str" and node.value and _encodes(node.value):
             return str(node.value)
@@ -238,12 +242,16 @@ class _Walk:
         if made is None:
             return f"a plain value was asked for, found {text[:40]!r} as {kind}; write it without tags and escapes"
         if kind != "bool" and not quoted and _OCTAL_OR_BASE_60.fullmatch(text):
-            return f"a plain number was asked for, found {text}, which YAML reads as {made}; write {made}, or put it in quotes"
+            return f"a plain number was asked for, found {text}, to YAML {made}; write {made}, or put it in quotes"
         return None
 
 
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    return node.value if isinstance(node, yaml.SequenceNode) else [node]
+
+
 def _plain(kind: str, node: yaml.ScalarNode) -> Any:
-    """The value of a scalar by YAML 1.1's rules; None where an explicit tag does not fit the text, or it is too long."""
+    """The value of a scalar by YAML 1.1's rules; None where a tag does not fit the text, or it is too long."""
     make = {"bool": _PLAIN.construct_yaml_bool, "int": _PLAIN.construct_yaml_int, "float": _PLAIN.construct_yaml_float}
     try:
         return make[kind](node)

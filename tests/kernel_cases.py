@@ -1,4 +1,4 @@
-"""Questions for kernels and formats: each pattern on tiny, ragged, plain and degenerate shapes, drawn by the real patterns."""
+"""Questions for kernels and formats: tiny, ragged, plain and degenerate shapes of each pattern, drawn by the real ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from sparsebench import Case, Conv, Kernel, Machine
+from sparsebench.lab import build
 from sparsebench.lab.check import Question, Reference
 from sparsebench.patterns import Draw, pattern_from
+
+# Compiler flags for the vectors of other machines; an ARM one has a single width.
+NARROWER_VECTORS: Mapping[str, tuple[str, ...]] = {"native": ()} | (
+    {"avx2": ("-mno-avx512f",), "no-avx": ("-mno-avx512f", "-mno-avx")} if build.NATIVE == "-march=native" else {}
+)
 
 COLUMNS = (1, 3, 16, 17, 63, 64, 65, 200)  # one, few, whole and ragged vectors, tiles and both
 

@@ -1,4 +1,4 @@
-"""Records made up from a known law of time, so that the desk is tested against what is true rather than against a clock.
+"""Records made up from a known law of time: the desk is tested against what is true rather than against a clock.
 
 The law of every kernel: seconds = floor_s + flops x seconds_per_flop(kept, bh, bw, n), with noise that a round's
 contestants share (the machine) and noise of their own. All numbers come from a seed.
@@ -27,11 +27,11 @@ Rate = Callable[[float, int, int, int], float]  # (kept share, bh, bw, n) -> sec
 
 def power_rate(kept: float, bh: int, bw: int, n: int) -> float:
     """A law that is straight in logarithms: a fit must recover it exactly, on the sweep and between its points."""
-    return 1e-10 * kept**-0.3 * bh**-0.4 * bw**-0.1 * n**-0.25
+    return 1e-10 * float(kept**-0.3 * bh**-0.4 * bw**-0.1 * n**-0.25)
 
 
 def smooth_rate(kept: float, bh: int, bw: int, n: int) -> float:
-    """A law with bends, such as kernels have: vectors fill up with n, blocks share loads, long rows amortise a row's start."""
+    """A law with bends, as kernels have: vectors fill up with n, blocks share loads, long rows amortise their start."""
     return 8e-12 * (1 + 12 / n) * (1 + 3 / (bh * bw)) * (1 + 0.02 / kept) * (1 + n / 4096)
 
 
@@ -97,7 +97,10 @@ class World:
         return [float(value) for value in self.time_s(case, name, nnz) * scale]
 
     def sweep(
-        self, shapes: Iterable[tuple[int, int]], ns: Iterable[int], arms: Iterable[tuple[str, Mapping[str, Any], float, str]]
+        self,
+        shapes: Iterable[tuple[int, int]],
+        ns: Iterable[int],
+        arms: Iterable[tuple[str, Mapping[str, Any], float, str]],
     ) -> list[Record]:
         """Dense records of every problem, and one record for each arm (pattern, params, sparsity, kernel)."""
         arms = list(arms)

@@ -135,7 +135,9 @@ def test_reference_of_a_depthwise_convolution_is_torchs():
     conv = Conv(c=4, h=6, w=6, kh=3, kw=3, padding=1, groups=4)
     rng = np.random.default_rng(1)
     w, x = rng.standard_normal((8, 9)), rng.standard_normal((1, 4, 6, 6))
-    expected = torch.nn.functional.conv2d(torch.from_numpy(x), torch.from_numpy(w.reshape(8, 1, 3, 3)), padding=1, groups=4)
+    expected = torch.nn.functional.conv2d(
+        torch.from_numpy(x), torch.from_numpy(w.reshape(8, 1, 3, 3)), padding=1, groups=4
+    )
     assert np.allclose(product(w, x, conv), expected.numpy()[0].reshape(8, -1), rtol=1e-12, atol=1e-12)
 
 

@@ -17,7 +17,7 @@ CACHE_BYTES = 2**16
 
 
 class Machine:
-    """A pretend machine: each call takes the seconds it is told, 1 % noise, and more the later it stands in its round."""
+    """A pretend machine: a call takes the seconds it is told, 1 % noise, and more the later in its round it comes."""
 
     def __init__(self, order_bias: float = 0.0, entry_bias: dict[str, float] | None = None) -> None:
         self.time_s, self.place, self.size = 0.0, 0, 2
@@ -85,14 +85,18 @@ def test_stops_when_the_ratio_is_known_and_says_so():
 
 def test_never_fewer_than_six_rounds_whatever_the_budget():
     machine = Machine()
-    timing = time_interleaved(machine.clock(), [machine.contestant("a", 1.0)], Protocol(budget_s=1e-9, precision=1e-9), ["a"])
+    timing = time_interleaved(
+        machine.clock(), [machine.contestant("a", 1.0)], Protocol(budget_s=1e-9, precision=1e-9), ["a"]
+    )
     assert len(timing.samples["weights_cold"]["a"]) == 6
 
 
 def test_every_cache_state_gets_its_rounds():
     machine = Machine()
     caches = ("hot", "weights_cold", "cold")
-    timing = time_interleaved(machine.clock(), [machine.contestant("a", 1e-3)], Protocol(cache=caches, budget_s=0.05), ["a"])
+    timing = time_interleaved(
+        machine.clock(), [machine.contestant("a", 1e-3)], Protocol(cache=caches, budget_s=0.05), ["a"]
+    )
     assert set(timing.samples) == set(caches)
     assert len({len(by_name["a"]) for by_name in timing.samples.values()}) == 1
 

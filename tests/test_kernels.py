@@ -1,6 +1,6 @@
 """One set of laws that every shipped kernel keeps, on every shape its pattern takes.
 
-Packed and asked like the lab does it: weights of the case, activations in the kernel's native layout, Y filled with NaN.
+Packed and asked as the lab does it: weights of the case, activations in the kernel's native layout, Y full of NaN.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from kernel_cases import (
     COLUMNS,
     CONVOLUTIONS,
+    NARROWER_VECTORS,
     PROBLEMS,
     convolution_for,
     drawn_problems,
@@ -27,6 +29,7 @@ from kernel_cases import (
 )
 
 from sparsebench import PATTERNS, Case, Conv, Kernel, Launch, Machine, load_kernels
+from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain, missing_need
 from sparsebench.lab.check import as_columns
 
@@ -49,9 +52,15 @@ every_problem = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
-    """One toolchain for all, so that each body is compiled once, and in a folder of its own."""
-    return CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuToolchain]:
+    """One toolchain for all, so that each body is compiled once, in a folder of its own, where a warning is an error."""
+    cc = os.environ.get("CC")
+    os.environ["CC"] = " ".join([*build.compiler(), "-Wall", "-Wextra", "-Werror"])
+    yield CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
+    if cc is None:
+        del os.environ["CC"]
+    else:
+        os.environ["CC"] = cc
 
 
 def prepared(kernel: Kernel, case: Case, w: np.ndarray, draw, x: np.ndarray, toolchain: CpuToolchain) -> Launch:
@@ -147,6 +156,17 @@ def test_any_shape(kernel, toolchain, data):
     case = kernel.native(case)
     if kernel.why_not(case, MACHINE) is None:
         assert solve(kernel, case, toolchain, "integers") == ""
+
+
+@pytest.mark.parametrize("kernel", [k for k in OWN if "gemm" in k.ops], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("vectors", [name for name in NARROWER_VECTORS if name != "native"])
+def test_own_bodies_on_the_vectors_of_other_machines(kernel, vectors, tmp_path, monkeypatch):
+    # -O1 compiles twice as fast, and shows whether a body leans on what -O3 happens to do.
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, *NARROWER_VECTORS[vectors], "-O1"))
+    toolchain = CpuToolchain(cache=tmp_path)
+    for problem in problems_for(kernel, MACHINE):
+        for n in (1, 3, 17, 65):
+            assert solve(kernel, problem.case(kernel, n), toolchain, "integers") == "", f"{problem.label}, n = {n}"
 
 
 # ------------------------------------------------------------------------------------------------ how it is launched

@@ -52,7 +52,9 @@ def test_one_trial_makes_one_record_and_a_second_run_makes_none(tmp_path):
     trials = Run(asked, tmp_path / "results").trials
     stored = list(read_lines(first.path))
     assert len(stored) == len(trials) == len(seen) == len({record.key for record in stored})
-    assert {(record.case.key, record.kernel) for record in stored} == {(trial.case.key, trial.kernel) for trial in trials}
+    assert {(record.case.key, record.kernel) for record in stored} == {
+        (trial.case.key, trial.kernel) for trial in trials
+    }
     again = Run(asked, tmp_path / "results").execute()
     assert again.kept == len(stored)
     assert len(list(read_lines(first.path))) == len(stored)
@@ -99,7 +101,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_becomes_its_own_record_and_touches_no_other(tmp_path, fault):
     limits = Limits(timeout_s=6 if fault == "hang" else 60, memory_bytes=2 * 2**30)
-    with_it = Run(suite(tmp_path, "csr.scipy", f"fault.{fault}", "csr.torch"), tmp_path / "results", limits=limits).execute()
+    with_it = Run(
+        suite(tmp_path, "csr.scipy", f"fault.{fault}", "csr.torch"), tmp_path / "results", limits=limits
+    ).execute()
     outcome, reason = FAULTS[fault]
     broken = next(record for record in with_it.records if record.kernel == f"fault.{fault}")
     assert broken.outcome == outcome
@@ -139,7 +143,11 @@ def test_a_dry_run_writes_nothing(tmp_path):
 
 def test_a_kernel_for_another_shape_is_skipped_with_a_sentence(tmp_path):
     path = tmp_path / "blocks.yaml"
-    path.write_text(SUITE.format(n=4, kernels="bsr.scipy").replace("unstructured", "block, block: [5, 1]").replace("small", "blocks"))
+    path.write_text(
+        SUITE.format(n=4, kernels="bsr.scipy")
+        .replace("unstructured", "block, block: [5, 1]")
+        .replace("small", "blocks")
+    )
     summary = Run(Suite.load(path), tmp_path / "results").execute()
     record = next(record for record in summary.records if record.kernel == "bsr.scipy")
     assert record.outcome == "skipped"

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,10 +85,8 @@ def test_broken_lines_say_what_is_wrong(line, message):
     max_leaves=12,
 ).map(lambda data: json.dumps(data).encode())))  # fmt: skip
 def test_any_line_is_a_record_or_a_store_error(line):
-    try:
+    with suppress(StoreError):
         Record.from_json(line)
-    except StoreError:
-        pass
 
 
 @given(st.data())
@@ -95,10 +94,8 @@ def test_a_record_with_one_field_replaced_by_junk_is_a_record_or_a_store_error(d
     fields = json.loads(record().to_json())
     name = data.draw(st.sampled_from(sorted(fields)))
     fields[name] = data.draw(st.none() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({}))
-    try:
+    with suppress(StoreError):
         Record.from_json(json.dumps(fields))
-    except StoreError:
-        pass
 
 
 def test_nan_never_reaches_the_file(tmp_path):
@@ -158,7 +155,10 @@ def test_one_writer_a_file(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written: .*choose another with --results"), Store(tmp_path / "file", MACHINE, "s"):
+    with (
+        pytest.raises(StoreError, match=r"cannot be written: .*choose another with --results"),
+        Store(tmp_path / "file", MACHINE, "s"),
+    ):
         pass
 
 
@@ -205,7 +205,9 @@ def test_atomic_writes_leave_no_temporary_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).with_name("golden").glob("record_*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).with_name("golden").glob("record_*.jsonl")), ids=lambda path: path.stem
+)
 def test_records_of_every_schema_still_load(path):
     loaded = list(read_lines(path))
     assert loaded

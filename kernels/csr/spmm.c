@@ -10,7 +10,7 @@
 //           accumulator a vector would wait for its own last FMA (4 cycles) at every step. n = 1 is a plain dot product.
 // Moves:    8 * nnz + 4 * m bytes of W for every tile of columns, 4 * nnz * n of X out of the caches, 4 * m * n of Y.
 // Ladder:   1 plain (this)   2 X packed in slabs of 64 columns   3 rows that share columns taken together
-// Source:   own; the register tile is the one measured in Sputnik's CPU counterparts (Gale et al., arXiv 2006.10901, 5.1).
+// Source:   own.
 
 #include "vector.h"
 
@@ -21,10 +21,10 @@ typedef struct {
     const int32_t* columns;
     const float* x;
     int64_t n;
-} operands;
+} Operands;
 
 // acc[set * vectors + v] += value p * X[column p, n0 + v * LANES ...]
-INLINE void add_nonzero(vec* acc, const int vectors, int last, const operands* in, int32_t p, int64_t n0)
+INLINE void add_nonzero(vec* acc, const int vectors, int last, const Operands* in, int32_t p, int64_t n0)
 {
     const float* x = in->x + in->columns[p] * in->n + n0;
     float w = in->values[p];
@@ -32,7 +32,7 @@ INLINE void add_nonzero(vec* acc, const int vectors, int last, const operands* i
         acc[v] += w * load_some(x + v * LANES, lanes_of(v, vectors, last));
 }
 
-INLINE void row_tile(const int vectors, int last, const operands* in, int32_t first, int32_t end, int64_t n0, float* y)
+INLINE void row_tile(const int vectors, int last, const Operands* in, int32_t first, int32_t end, int64_t n0, float* y)
 {
     const int sets = IN_FLIGHT / vectors;
     vec acc[IN_FLIGHT] = {0};
@@ -48,15 +48,15 @@ INLINE void row_tile(const int vectors, int last, const operands* in, int32_t fi
     }
 }
 
-// One row times one column: eight sums, so that eight loads of X are under way.
+// One row times one column. Four sums: with eight, short rows spend their time in the rest loop.
 static float row_dot(const float* values, const int32_t* columns, int32_t count, const float* x)
 {
-    float sum[IN_FLIGHT] = {0};
+    float sum[4] = {0};
     int32_t p = 0;
-    for (; p + IN_FLIGHT <= count; p += IN_FLIGHT)
-        UNROLL for (int i = 0; i < IN_FLIGHT; ++i) sum[i] += values[p + i] * x[columns[p + i]];
-    for (; p < count; ++p) sum[0] += values[p] * x[columns[p]];
-    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+    for (; p + 4 <= count; p += 4)
+        UNROLL for (int i = 0; i < 4; ++i) sum[i] += values[p + i] * pick(x, columns[p + i]);
+    for (; p < count; ++p) sum[0] += values[p] * pick(x, columns[p]);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 void csr_f32(const float* values, const int32_t* columns, const int32_t* offsets, int64_t m, int64_t n,
@@ -67,7 +67,7 @@ void csr_f32(const float* values, const int32_t* columns, const int32_t* offsets
             y[i] = row_dot(values + offsets[i], columns + offsets[i], offsets[i + 1] - offsets[i], x);
         return;
     }
-    const operands in = {values, columns, x, n};
+    const Operands in = {values, columns, x, n};
 #define ALL_ROWS(vectors, last, n0) \
     for (int64_t i = 0; i < m; ++i) row_tile(vectors, last, &in, offsets[i], offsets[i + 1], n0, y + i * n)
     FOR_COLUMNS(4, n, ALL_ROWS);

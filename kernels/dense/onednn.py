@@ -1,7 +1,7 @@
-"""dense.onednn, dense.onednn_conv: oneDNN with weights laid out for it beforehand, the fastest dense product torch ships.
+"""dense.onednn, dense.onednn_conv: oneDNN with weights laid out for it beforehand, the fastest dense product in torch.
 
-It reached 220-250 GFLOP/s a core where F.linear reached 105-110 (measured, Zen 5): a ratio to F.linear alone would flatter
-every sparse kernel twofold. The operators are those that torch.compile puts in for frozen CPU models.
+It reached 220-250 GFLOP/s a core where F.linear reached 105-110 (measured, Zen 5): a ratio to F.linear alone would
+flatter every sparse kernel twofold. The operators are those that torch.compile puts in for frozen CPU models.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """dense.torch, dense.torch_mm, dense.torch_conv: what a user of torch has without sparsity.
 
-Two products, because either can be far behind the other: `W @ X` with X [k, n] took 770-790 us at n = 2..8 where F.linear
-took 99-240 us (measured, 2048x512, one Zen 5 core), and it is the other way round at other sizes.
+Two products, because either can be far behind the other: `W @ X` with X [k, n] took 770-790 us at n = 2..8 where
+F.linear took 99-240 us (measured, 2048x512, one Zen 5 core).
 """
 
 from __future__ import annotations

@@ -13,7 +13,10 @@ typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 INLINE four load_four(const float* from) { return *(const four*)from; }
 
 // x at four 32-bit places.
-INLINE four pick_four(const float* x, const int32_t* at) { return (four){x[at[0]], x[at[1]], x[at[2]], x[at[3]]}; }
+INLINE four pick_four(const float* x, const int32_t* at)
+{
+    return (four){pick(x, at[0]), pick(x, at[1]), pick(x, at[2]), pick(x, at[3])};
+}
 
 INLINE float sum_of_four(four value) { return (value[0] + value[1]) + (value[2] + value[3]); }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsebench.desk.surface import Surface
+from sparsebench.desk.surface import Kind, Surface
 
 _SAME_POINT = 0.01  # in log terms: sparsities that rounding to whole blocks moved apart are one cell
 
@@ -33,11 +33,11 @@ class Seen:
 
 def cells_of(x: np.ndarray) -> np.ndarray:
     """The number of each row's cell, [q]: rows within 1 % of each other along every axis share one."""
-    steps = np.column_stack([_steps(column) for column in x.T]) if x.shape[1] else np.zeros((len(x), 1), int)
+    steps = np.column_stack([levels_of(column) for column in x.T]) if x.shape[1] else np.zeros((len(x), 1), int)
     return np.asarray(np.unique(steps, axis=0, return_inverse=True)[1]).reshape(-1)
 
 
-def _steps(column: np.ndarray) -> np.ndarray:
+def levels_of(column: np.ndarray) -> np.ndarray:
     """Numbers of the distinct values of an axis; a run of values within 1 % of its first counts as one."""
     levels, start, number = np.unique(column), -math.inf, -1
     numbers = np.empty(len(levels), int)
@@ -48,16 +48,25 @@ def _steps(column: np.ndarray) -> np.ndarray:
     return np.asarray(numbers[np.searchsorted(levels, column)])
 
 
-def surface_through(seen: Seen, floor_s: float, smoothing: float) -> Surface:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is chosen about a law rather than fitted: its floor in seconds, and the surface's kind and smoothing."""
+
+    floor_s: float = 0.0
+    kind: Kind = "linear"
+    smoothing: float = 0.0
+
+
+def surface_through(seen: Seen, form: Form) -> Surface:
     """log((time_s - floor_s) / flops) over the cells of `seen`."""
     cell = cells_of(seen.x)
-    work_s = np.maximum(seen.time_s - floor_s, 1e-3 * seen.time_s)
+    work_s = np.maximum(seen.time_s - form.floor_s, 1e-3 * seen.time_s)
     values = weighted_medians(np.log(work_s / seen.flops), work_s / seen.time_s, cell)
     members = np.bincount(cell)
     points = np.empty((len(members), len(seen.axes)))
     for i, column in enumerate(seen.x.T):
         points[:, i] = np.bincount(cell, column) / members
-    return Surface(seen.axes, points, values, smoothing)
+    return Surface(seen.axes, points, values, form.kind, form.smoothing)
 
 
 def weighted_medians(values: np.ndarray, weights: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -1,37 +1,53 @@
-"""How wrong a law is on what it has not seen. Three errors are kept apart (HeldOut.how):
+"""How wrong a law is on what it has not seen, and the choices that this error decides.
 
-    cells   points left out and predicted from their neighbours: what interpolation costs
+Four errors are kept apart (HeldOut.how):
+
+    cells   points left out and predicted from their neighbours
+    levels  all points at one value of one axis left out, such as n = 64: what a value between swept ones costs
     shapes  whole matrices left out: what "a layer is known by its sparsity, block and n alone" costs
-    edges   the outer quarter of each axis left out: what extrapolation costs, and its drift per log unit
+    edges   the outer quarter of each axis left out: what extrapolation costs
 
 Folds are drawn with a fixed seed, so the same records give the same errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparsebench.desk.cells import Seen, cells_of, surface_through
+from sparsebench.desk.cells import Form, Seen, cells_of, levels_of, surface_through
 from sparsebench.desk.model import HeldOut
 
 NOMINAL = 0.90
 FOLDS = 10
 LEAST_SHAPES = 3
-FLOOR_SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)  # of the least time seen
-SMOOTHINGS = (0.0, 0.01, 0.1)
+MOST_LEVELS = 4  # of each axis that are left out in turn
+FLOOR_SHARES = (0.0, 0.5, 0.8, 0.95)  # of the least time seen
+FORMS = (
+    Form(kind="thin_plate_spline"),
+    Form(kind="linear"),
+    Form(kind="thin_plate_spline", smoothing=0.01),
+    Form(kind="linear", smoothing=0.1),
+)
 _GOOD_ENOUGH, _NOISE = 1.02, 1e-4  # a later choice must be 2 % better, and by more than rounding
+
+Fold = np.ndarray  # rows to leave out, bool [q]
 
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Held-out rows: measured and predicted seconds [q], and how far beyond the points left each lay [q, d]."""
+    """Held-out rows: measured and predicted seconds [q], and how far each lay from the points that were left.
+
+    beyond, between  log units outside their box, and from the nearest value of each axis inside it, [q, d]
+    outside          whether the row had to be extrapolated, bool [q]
+    """
 
     measured_s: np.ndarray
     predicted_s: np.ndarray
     beyond: np.ndarray
+    between: np.ndarray
     outside: np.ndarray
 
     @property
@@ -42,65 +58,67 @@ class Residuals:
     @property
     def inside(self) -> np.ndarray:
         """The logs of rows that were interpolated."""
-        return self.log[~self.outside]
+        return np.asarray(self.log[~self.outside])
 
     @property
     def inside_times(self) -> np.ndarray:
         """(measured, predicted) seconds of rows that were interpolated, [q, 2]."""
-        return np.column_stack([self.measured_s, self.predicted_s])[~self.outside]
+        return np.asarray(np.column_stack([self.measured_s, self.predicted_s])[~self.outside])
 
 
-def residuals(seen: Seen, folds: Sequence[np.ndarray], floor_s: float, smoothing: float) -> Residuals:
-    """Every fold (rows [q] of bool) predicted from all other rows."""
-    predicted_s = np.full(len(seen.time_s), np.nan)
-    beyond, outside = np.zeros(seen.x.shape), np.zeros(len(predicted_s), bool)
-    for fold in folds:
-        surface, asked = surface_through(seen[~fold], floor_s, smoothing), seen[fold]
-        predicted_s[fold] = floor_s + asked.flops * np.exp(surface.at(asked.x))
-        beyond[fold] = surface.beyond(asked.x)
-        outside[fold] = (beyond[fold] > 0).any(axis=1) | (surface.lonely(asked.x) > 0).any(axis=1)
-    held = np.isfinite(predicted_s)
-    return Residuals(seen.time_s[held], predicted_s[held], beyond[held], outside[held])
+def residuals(seen: Seen, folds: Iterable[Fold], form: Form) -> Residuals:
+    """Every fold predicted from all other rows; a row in several folds comes back several times."""
+    nothing = np.zeros(len(seen.time_s), bool)
+    parts = [_predicted(seen[~fold], seen[fold], form) for fold in folds] or [_predicted(seen, seen[nothing], form)]
+    return Residuals(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Residuals.__dataclass_fields__)
+    )
 
 
-def cell_folds(seen: Seen) -> list[np.ndarray]:
+def _predicted(known: Seen, asked: Seen, form: Form) -> Residuals:
+    surface = surface_through(known, form)
+    predicted_s = form.floor_s + asked.flops * np.exp(surface.at(asked.x))
+    beyond = surface.beyond(asked.x)
+    outside = np.any((beyond > 0) | (surface.lonely(asked.x) > 0), axis=1)
+    return Residuals(asked.time_s, predicted_s, beyond, surface.between(asked.x), outside)
+
+
+# --- what to leave out ------------------------------------------------------------------------------------------------
+
+
+def cell_folds(seen: Seen) -> list[Fold]:
     """At most ten folds of whole cells; none when there is one cell."""
     return _folds(cells_of(seen.x))
 
 
-def shape_folds(seen: Seen) -> list[np.ndarray]:
+def shape_folds(seen: Seen) -> list[Fold]:
     """At most ten folds of whole matrices; none when there are fewer than three."""
     return _folds(seen.shape) if len(np.unique(seen.shape)) >= LEAST_SHAPES else []
 
 
-def _folds(group: np.ndarray) -> list[np.ndarray]:
+def level_folds(seen: Seen, axis: int) -> list[Fold]:
+    """Each of at most four inner values of an axis; none when it has fewer than three values."""
+    level = levels_of(seen.x[:, axis])
+    inner = range(1, level.max())
+    chosen = np.unique(np.linspace(1, level.max() - 1, MOST_LEVELS).round()) if len(inner) > MOST_LEVELS else inner
+    return [level == number for number in chosen]
+
+
+def edge_folds(seen: Seen, axis: int) -> list[Fold]:
+    """The lowest and the highest quarter of an axis; none when it has one value."""
+    x = seen.x[:, axis]
+    quarter = (x.max() - x.min()) / 4
+    return [x < x.min() + quarter, x > x.max() - quarter] if levels_of(x).max() else []
+
+
+def _folds(group: np.ndarray) -> list[Fold]:
     groups, number = np.unique(group, return_inverse=True)
     count = min(FOLDS, len(groups))
     fold = (np.random.default_rng(0).permutation(len(groups)) % count)[number]
     return [fold == i for i in range(count)] if count > 1 else []
 
 
-def edge_folds(x: np.ndarray, axis: int) -> Iterator[np.ndarray]:
-    """The lowest and the highest quarter of an axis; nothing when the axis has one value."""
-    low, high = x[:, axis].min(), x[:, axis].max()
-    if high - low > 0.1:
-        yield x[:, axis] < low + (high - low) / 4
-        yield x[:, axis] > high - (high - low) / 4
-
-
-def edge_errors(seen: Seen, floor_s: float, smoothing: float) -> tuple[np.ndarray, tuple[float | None, ...]]:
-    """Residuals of extrapolated rows, and by axis the log error per log unit beyond the points (None: never seen)."""
-    logs, drift = [np.empty(0)], list[float | None]()
-    for axis in range(len(seen.axes)):
-        found = residuals(seen, list(edge_folds(seen.x, axis)), floor_s, smoothing)
-        away = found.beyond[:, axis] > 0
-        logs.append(found.log[away])
-        drift.append(_drift(found.log[away], found.beyond[away, axis]))
-    return np.concatenate(logs), tuple(drift)
-
-
-def _drift(log: np.ndarray, distance: np.ndarray) -> float | None:
-    return float(np.quantile(np.abs(log), NOMINAL) / np.median(distance)) if len(log) else None
+# --- what it tells ----------------------------------------------------------------------------------------------------
 
 
 def bracket(log: np.ndarray) -> tuple[float | None, float | None]:
@@ -117,30 +135,44 @@ def bracket(log: np.ndarray) -> tuple[float | None, float | None]:
     return min(float(ordered[low]), 0.0), max(float(ordered[high]), 0.0)
 
 
+def drift(log: np.ndarray, distance: np.ndarray, known: float) -> float | None:
+    """Log error per log unit of distance, beyond the error `known` at no distance; None where none was tried."""
+    far = distance > 0
+    if not far.any():
+        return None
+    return max(float(np.quantile(np.abs(log[far]), NOMINAL)) - known, 0.0) / float(np.median(distance[far]))
+
+
 def summary(how: str, log: np.ndarray) -> HeldOut:
     """Errors of the residuals, relative to the measured time."""
     error = np.abs(np.expm1(-log))
     return HeldOut(
-        how=how, n=len(log), mape=float(error.mean()), within_5=float((error <= 0.05).mean()),
-        within_10=float((error <= 0.10).mean()), p95=float(np.quantile(error, 0.95)),
-    )  # fmt: skip
+        how=how,
+        n=len(log),
+        mape=float(error.mean()),
+        within_5=float((error <= 0.05).mean()),
+        within_10=float((error <= 0.10).mean()),
+        p95=float(np.quantile(error, 0.95)),
+    )
 
 
-def choose(seen: Seen) -> tuple[float, float]:
-    """(floor_s, smoothing) with the least held-out error over shapes, or over cells where shapes are too few."""
+def choose(seen: Seen) -> Form:
+    """The floor, then kind and smoothing, with the least error on left-out shapes (or cells) and levels."""
     folds = shape_folds(seen) or cell_folds(seen)
+    folds += [fold for axis in range(len(seen.axes)) for fold in level_folds(seen, axis)]
     if not folds:
-        return 0.0, 0.0
-    floors_s = [share * float(seen.time_s.min()) for share in FLOOR_SHARES]
-    floor_s = _simplest(floors_s, lambda floor_s: _score(residuals(seen, folds, floor_s, SMOOTHINGS[1])))
-    return floor_s, _simplest(SMOOTHINGS, lambda smoothing: _score(residuals(seen, folds, floor_s, smoothing)))
+        return FORMS[0]
+    floors = [Form(share * float(seen.time_s.min()), "linear", 0.01) for share in FLOOR_SHARES]
+    floor_s = _simplest(floors, lambda form: _score(residuals(seen, folds, form))).floor_s
+    forms = [replace(form, floor_s=floor_s) for form in FORMS]
+    return _simplest(forms, lambda form: _score(residuals(seen, folds, form)))
 
 
 def _score(found: Residuals) -> float:
     return float(np.abs(found.inside if len(found.inside) else found.log).mean())
 
 
-def _simplest(choices: Sequence[float], score: Callable[[float], float]) -> float:
+def _simplest(choices: Sequence[Form], score: Callable[[Form], float]) -> Form:
     """The first choice that is within 2 % of the best."""
     scores = [score(choice) for choice in choices]
     good_enough = _GOOD_ENOUGH * min(scores) + _NOISE

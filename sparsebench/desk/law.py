@@ -1,12 +1,13 @@
 """seconds = floor_s + flops x exp(surface(x)): the law under both irf and the dense times, and how wrong it is.
 
 Why this form, for sparse kernels and dense ones alike: seconds per flop are smooth in the logarithms of kept share,
-block and n, while the fixed part (launch, threads, an empty loop) is not, and rules tiny layers. `floor_s` and the
-smoothing are chosen from short lists by the held-out error itself, the simplest within 2 % of the best; those are two
-choices out of five and three values, so the errors printed stay all but honest.
+block and n, while the fixed part (launch, threads, an empty loop) is not, and rules tiny layers. The floor, and the
+kind and smoothing of the surface, are chosen from short lists by the held-out error itself, the first within 2 % of the
+best: two choices out of four and four, so the errors printed stay all but honest.
 
-The interval of a prediction inside is the wider of what left-out shapes and left-out cells showed; outside it widens
-further by the drift per log unit that the edges showed, and is without end where no extrapolation could be tried.
+The interval at a measured point is the wider of what left-out shapes and left-out cells showed. It widens with the
+distance to the nearest measured value of each axis, by what left-out levels showed, and outside the box by what
+left-out edges showed; it is without end where no extrapolation could be tried.
 """
 
 from __future__ import annotations
@@ -19,11 +20,34 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.desk.cells import Seen, surface_through
-from sparsebench.desk.held_out import bracket, cell_folds, choose, edge_errors, residuals, shape_folds, summary
+from sparsebench.desk.held_out import (
+    Residuals,
+    bracket,
+    cell_folds,
+    choose,
+    drift,
+    edge_folds,
+    level_folds,
+    residuals,
+    shape_folds,
+    summary,
+)
 from sparsebench.desk.model import HeldOut, Prediction
 from sparsebench.desk.surface import Surface
 
 _UNKNOWN = "too few points to hold any out, so the error is unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How much wider the interval gets along one axis, in log error per log unit; None where that was never tried.
+
+    between  for the distance to the nearest measured value, inside the box
+    beyond   for the distance to the box
+    """
+
+    between: float | None
+    beyond: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +55,7 @@ class Law:
     """A fitted law.
 
     low, high  log residuals that bracket nine of ten held-out observations; None when nothing could be held out
-    drift      log error per log unit beyond the box, by axis; None where no extrapolation could be tried
+    drifts     by axis
     held_out_times  (measured, predicted) seconds [q, 2] by HeldOut.how, for plots; not kept in JSON
     """
 
@@ -39,7 +63,7 @@ class Law:
     floor_s: float
     low: float | None
     high: float | None
-    drift: tuple[float | None, ...]
+    drifts: tuple[Drift, ...]
     held_out: tuple[HeldOut, ...]
     observations: int
     shapes: int
@@ -48,18 +72,25 @@ class Law:
     @classmethod
     def fit(cls, seen: Seen) -> Self:
         """The law through `seen`; at least one observation."""
-        floor_s, smoothing = choose(seen)
-        shapes, cells = (residuals(seen, folds, floor_s, smoothing) for folds in (shape_folds(seen), cell_folds(seen)))
-        edges, drift = edge_errors(seen, floor_s, smoothing)
+        form = choose(seen)
+        axes = range(len(seen.axes))
+        shapes, cells = (residuals(seen, folds(seen), form) for folds in (shape_folds, cell_folds))
+        levels = [residuals(seen, level_folds(seen, axis), form) for axis in axes]
+        edges = [residuals(seen, edge_folds(seen, axis), form) for axis in axes]
         low, high = _wider(bracket(shapes.inside), bracket(cells.inside))
-        told = (("cells", cells.inside), ("shapes", shapes.inside), ("edges", edges))
+        told = {
+            "cells": cells.inside,
+            "shapes": shapes.inside,
+            "levels": np.concatenate([found.inside for found in levels]),
+            "edges": np.concatenate([found.log[found.beyond[:, axis] > 0] for axis, found in enumerate(edges)]),
+        }
         return cls(
-            surface=surface_through(seen, floor_s, smoothing),
-            floor_s=floor_s,
+            surface=surface_through(seen, form),
+            floor_s=form.floor_s,
             low=low,
             high=high,
-            drift=drift,
-            held_out=tuple(summary(how, log) for how, log in told if len(log)),
+            drifts=tuple(_drift(axis, levels[axis], edges[axis], max(-(low or 0.0), high or 0.0)) for axis in axes),
+            held_out=tuple(summary(how, log) for how, log in told.items() if len(log)),
             observations=len(seen.time_s),
             shapes=len(np.unique(seen.shape)),
             held_out_times={"cells": cells.inside_times, "shapes": shapes.inside_times},
@@ -68,20 +99,23 @@ class Law:
     def predict(self, x: np.ndarray, flops: float) -> Prediction:
         """The time of `flops` useful operations at the point x [d]."""
         time_s = self.floor_s + flops * float(np.exp(self.surface.at(x[None])[0]))
-        why, away = self.surface.why_outside(x), self._drift_at(x)
+        why, away = self.surface.why_outside(x), self._widening(x)
         if self.low is None or self.high is None or away is None:
             return Prediction(time_s, 0.0, math.inf, bool(why), why=why or _UNKNOWN)
         low_s, high_s = time_s * math.exp(self.low - away), time_s * math.exp(self.high + away)
         return Prediction(time_s, low_s, high_s, bool(why), why=why)
 
-    def _drift_at(self, x: np.ndarray) -> float | None:
-        """Log error to add at x: drift times the distance left; None where an axis was left whose drift is unknown."""
-        far = np.maximum(self.surface.beyond(x[None])[0], self.surface.lonely(x[None])[0])
+    def _widening(self, x: np.ndarray) -> float | None:
+        """Log error to add at x: drift times distance, over axes; None where the drift of an axis left is unknown."""
+        beyond = np.maximum(self.surface.beyond(x[None])[0], self.surface.lonely(x[None])[0])
         away = 0.0
-        for rate, distance in zip(self.drift, far.tolist(), strict=True):
-            if distance > 0 and rate is None:
+        for rate, out, inner in zip(
+            self.drifts, beyond.tolist(), self.surface.between(x[None])[0].tolist(), strict=True
+        ):
+            between = rate.beyond if rate.between is None else rate.between
+            if (out > 0 and rate.beyond is None) or (inner > 0 and between is None):
                 return None
-            away += (rate or 0.0) * distance
+            away += out * (rate.beyond or 0.0) + inner * (between or 0.0)
         return away
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +123,7 @@ class Law:
         return {
             "floor_s": self.floor_s,
             "interval_log": [self.low, self.high],
-            "drift_per_log_unit": list(self.drift),
+            "drifts": [asdict(drift) for drift in self.drifts],
             "held_out": [asdict(errors) for errors in self.held_out],
             "observations": self.observations,
             "shapes": self.shapes,
@@ -105,11 +139,18 @@ class Law:
             floor_s=float(data["floor_s"]),
             low=low,
             high=high,
-            drift=tuple(data["drift_per_log_unit"]),
+            drifts=tuple(Drift(**drift) for drift in data["drifts"]),
             held_out=tuple(HeldOut(**errors) for errors in data["held_out"]),
             observations=int(data["observations"]),
             shapes=int(data["shapes"]),
         )
+
+
+def _drift(axis: int, levels: Residuals, edges: Residuals, known: float) -> Drift:
+    return Drift(
+        between=drift(levels.log, levels.between[:, axis], known),
+        beyond=drift(edges.log, edges.beyond[:, axis], known),
+    )
 
 
 def _wider(*brackets: tuple[float | None, float | None]) -> tuple[float | None, float | None]:

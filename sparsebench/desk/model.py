@@ -44,8 +44,7 @@ class Prediction:
 class HeldOut:
     """Errors on observations that a fit has not seen.
 
-    how        what was left out: "cells" (points of the sweep), "shapes" (whole matrices), "edges" (the outer range:
-               how wrong extrapolation is)
+    how        what was left out: cells, levels, shapes or edges (desk/held_out.py)
     n          observations predicted; mape, p95 are relative errors; within_5 and within_10 shares of observations
     """
 

@@ -39,7 +39,7 @@ class Verdict:
 
 
 def columns_of(x: np.ndarray, conv: Conv | None) -> np.ndarray:
-    """X as the matrix [k, n] of the product: `x` itself, or im2col of x [batch, c, h, w], rows in the order (c, kh, kw)."""
+    """X as a matrix [k, n]: `x` itself, or im2col of x [batch, c, h, w] with rows in the order (c, kh, kw)."""
     if conv is None:
         return x
     padded = np.pad(x, ((0, 0), (0, 0), (conv.padding,) * 2, (conv.padding,) * 2))
@@ -66,21 +66,16 @@ def allowance(
     return np.asarray(WALK * u * np.sqrt(terms) * np.sqrt(squares) + u_out * np.abs(y))
 
 
-def as_columns(y: Any, case: Case) -> np.ndarray:
+def as_columns(y: np.ndarray, case: Case) -> np.ndarray:
     """A kernel's output in its native layout (kernel.Launch) as Y [m, n]; ValueError when it has another shape."""
-    y = np.asarray(y)
+    native: tuple[int, ...] = (case.m, case.n) if case.layout == "feature" else (case.n, case.m)
     if case.conv is not None:
         native = (case.conv.batch, case.m, case.conv.oh, case.conv.ow)
-        _refuse_other_shape(y, native)
-        return y.transpose(1, 0, 2, 3).reshape(case.m, case.n)
-    native = (case.m, case.n) if case.layout == "feature" else (case.n, case.m)
-    _refuse_other_shape(y, native)
-    return y if case.layout == "feature" else y.T
-
-
-def _refuse_other_shape(y: np.ndarray, native: tuple[int, ...]) -> None:
     if y.shape != native:
         raise ValueError(f"the output has shape {list(y.shape)}, {list(native)} was asked for")
+    if case.conv is not None:
+        return np.reshape(y.transpose(1, 0, 2, 3), (case.m, case.n))
+    return y if case.layout == "feature" else np.transpose(y)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,9 +93,9 @@ class Question:
     def judge(self, answer: Any, case: Case) -> Verdict:
         """Compare a kernel's output, in the native layout of `case`, with the reference, entry by entry."""
         try:
-            found = as_columns(answer, case).astype(np.float64)
-        except ValueError as error:
-            return Verdict(False, float("inf"), str(error))
+            found = as_columns(np.asarray(answer), case).astype(np.float64)
+        except ValueError as other_shape:
+            return Verdict(False, float("inf"), str(other_shape))
         if not np.isfinite(found).all():
             row, column = np.argwhere(~np.isfinite(found))[0]
             return Verdict(

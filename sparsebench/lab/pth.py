@@ -6,6 +6,7 @@ never run. Dictionaries inside dictionaries ({"state_dict": {...}}) give names w
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -42,7 +43,9 @@ def load(path: Path, tensor: str | None = None) -> FileData:
 def _pth(path: Path) -> Mapping[str | None, Stored]:
     """Tensors of a torch file by name, mapped from the file rather than read where its kind allows."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols torch may not know: what it cannot read it refuses
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else "its pickle is broken"
         raise MatrixError(

@@ -45,7 +45,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a worker is given up: seconds without an answer and bytes held; None takes them from the budget and from what is free."""
+    """When a worker is given up: seconds without an answer, bytes held; None derives them."""
 
     timeout_s: float | None = None
     memory_bytes: int | None = None

@@ -1,8 +1,8 @@
 """The worker process: owns torch, the compiler and the clock, and answers one request at a time.
 
-Started by lab/process.py as `python -m sparsebench.lab.worker SOCKET SUSPECT` (two file numbers), with its threads and its core already
-fixed by the environment, since OpenMP runtimes read that when they load. This is the one edge where an exception
-becomes an outcome; what kills the process is turned into one by the parent.
+Started by lab/process.py as `python -m sparsebench.lab.worker SOCKET SUSPECT` (two file numbers), with its threads and
+its core already fixed by the environment, since OpenMP runtimes read that when they load. This is the one edge where an
+exception becomes an outcome; what kills the process is turned into one by the parent.
 """
 
 from __future__ import annotations

@@ -9,11 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import floor
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from sparsebench.errors import PatternError
+
+
+def nearest(units: float) -> int:
+    """The whole number nearest to `units`, halves up.
+
+    Halves of decimal fractions count as such: (1 - 0.9) * 25 is 2.4999999999999996 in binary, and means 2.5.
+
+    >>> nearest((1 - 0.9) * 25), nearest(2.4999)
+    (3, 2)
+    """
+    return floor(round(units, 6) + 0.5)
 
 
 def kept_units(sparsity: float, units: int) -> int:
@@ -22,7 +34,7 @@ def kept_units(sparsity: float, units: int) -> int:
     >>> kept_units(0.9, 25), kept_units(0.5, 1), kept_units(0.99, 10)
     (3, 1, 0)
     """
-    return int(np.floor((1 - sparsity) * units + 0.5))
+    return nearest((1 - sparsity) * units)
 
 
 def checked_sparsity(sparsity: float | None) -> float:

@@ -13,13 +13,12 @@ entry a row; only where active k < (1 - s) m k - the rows left are full and stil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
 from typing import ClassVar
 
 import numpy as np
 
 from sparsebench.errors import PatternError
-from sparsebench.patterns.base import Draw, Pattern, checked_sparsity, kept_units
+from sparsebench.patterns.base import Draw, Pattern, checked_sparsity, kept_units, nearest
 from sparsebench.patterns.grid import any_of, largest, magnitudes
 
 
@@ -47,7 +46,7 @@ class ConstantFanIn(Pattern):
         """Active rows and entries in each; PatternError where no row is left."""
         self.demand(m, k, sparsity)
         active = kept_units(self.ablated, m)
-        return active, min(k, floor((1 - checked_sparsity(sparsity)) * (m * k / active) + 0.5))
+        return active, min(k, nearest((1 - checked_sparsity(sparsity)) * (m * k / active)))
 
     def draw(self, m: int, k: int, sparsity: float | None, rng: np.random.Generator) -> Draw:
         """Active rows, and the entries of each, chosen uniformly without replacement."""

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sparsebench.errors import PatternError
-from sparsebench.patterns.base import Draw, Pattern, checked_sparsity, kept_units
+from sparsebench.patterns.base import Draw, Pattern, checked_sparsity, kept_units, nearest
 from sparsebench.patterns.grid import Shape, any_of, checked_pair, largest, magnitudes, misfit, name_of, spread
 from sparsebench.units import percent
 
@@ -149,7 +148,7 @@ def _checked_level(number: int, entry: Any) -> Level:
 
 def top_entries(weights: np.ndarray, top: float) -> np.ndarray:
     """True at the largest `top` share of |weights| [m, k], at least one entry; ties go to the earlier position."""
-    return largest(magnitudes(weights), max(1, floor(top * weights.size + 0.5)))
+    return largest(magnitudes(weights), max(1, nearest(top * weights.size)))
 
 
 def retained_share(

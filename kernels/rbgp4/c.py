@@ -1,0 +1,46 @@
+"""rbgp4.c: rows that share an index list x 64 columns in registers; indices from the base graphs alone. Own C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sparsebench.formats import Rbgp4
+from sparsebench.kernel import Kernel
+
+from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+
+
+def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
+    """The columns of a tile that each inner row keeps, int32 [u_i, d_i * bw]: `inner` [u_i, d_i] with its blocks.
+
+    >>> spelled_out(np.array([[0, 2]]), 2)
+    array([[0, 1, 4, 5]], dtype=int32)
+    """
+    return (inner[:, :, None] * bw + np.arange(bw)).reshape(len(inner), -1).astype(np.int32)
+
+
+def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
+    """What rbgp4_f32 takes before n, x and y."""
+    (bh, bw), (_, tk) = packed.block, packed.tile
+    inner = spelled_out(packed.inner, bw)
+    sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk)
+    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
+
+
+KERNELS = [
+    Kernel(
+        name="rbgp4.c",
+        format=Rbgp4,
+        prepare=c_product(Path(__file__).with_name("spmm.c"), "rbgp4_f32", arguments),
+        about="4 rows that share a list of columns x 64 columns in registers; no index per nonzero is read",
+        source="own; the structure is RBGP4's (arXiv 2006.13486)",
+        moved_bytes=moved_bytes,
+        ops=("gemm", "conv2d"),
+        needs=("cc",),
+        body="spmm.c",
+        sources=(*SHARED, "../include/tile.h", "../include/four.h"),
+        limits=(ONE_GROUP,),
+    )
+]

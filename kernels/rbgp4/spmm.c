@@ -1,0 +1,113 @@
+// rbgp4.c: Y[m, n] = W[m, k] @ X[k, n], W the product of two small graphs: no nonzero has an index of its own.
+//
+//   outer    int32 [u_o, d_o]         0 <= outer < k / tk, tile columns next to each tile row
+//   inner    int32 [u_i, f]           0 <= inner < tk, the columns of a tile that each inner row keeps: the inner graph
+//                                     with its blocks spelled out, f = d_i * bw
+//   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; edge of the outer graph, row of the tile, its columns
+//   x        float [k, n]             row-major
+//   y        float [u_o * tm, n]      row-major, every entry written
+//
+// Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i]: row_repeat * bh rows share one list. A tile in registers
+// holds up to 4 of them x VECTORS_FOR(4) vectors of columns, summed over all outer edges; each load of X serves all its rows.
+//
+// Demands:  n >= 1.
+// Moves:    4 bytes a nonzero and 4 * m * n of Y; for each column of a list, outer edge and 4 rows, 4 * n of X from caches.
+// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 at n = 1, x picked once for all tile rows
+// Source:   own; the structure is RBGP4's (arXiv 2006.13486).
+
+#include "four.h"
+#include "tile.h"
+
+typedef struct {
+    int64_t u_o, d_o, u_i, f, row_repeat, bh, tk;
+    const int32_t *outer, *inner;
+    const float* values;
+} Graphs;
+
+// Up to four rows of tile row `o` that share list `i`, as rows of the tile.
+typedef struct {
+    int64_t o, i, at[4];
+} Group;
+
+INLINE int64_t tile_rows(Graphs w) { return w.row_repeat * w.u_i * w.bh; }
+
+// The group whose first row is the `first`-th of those that share list i.
+INLINE Group group_of(Graphs w, int64_t o, int64_t i, int64_t first, int rows)
+{
+    Group group = {o, i, {0}};
+    UNROLL for (int j = 0; j < rows; ++j)
+        group.at[j] = ((first + j) / w.bh * w.u_i + i) * w.bh + (first + j) % w.bh;
+    return group;
+}
+
+INLINE void tile(Graphs w, Group group, int rows, Strip strip)
+{
+    const int32_t* list = w.inner + group.i * w.f;
+    Sums sums;
+    clear(sums, rows, strip);
+    for (int64_t e = group.o * w.d_o; e < (group.o + 1) * w.d_o; ++e) {
+        const float* values = w.values + e * tile_rows(w) * w.f;
+        const float* x = strip.x + w.outer[e] * w.tk * strip.n;
+        for (int64_t c = 0; c < w.f; ++c) {
+            vec xs[4];
+            load_strip(xs, x + list[c] * strip.n, strip);
+            UNROLL for (int j = 0; j < rows; ++j)
+                UNROLL for (int v = 0; v < strip.vectors; ++v) sums[j][v] += values[group.at[j] * w.f + c] * xs[v];
+        }
+    }
+    UNROLL for (int j = 0; j < rows; ++j)
+        store_row(sums[j], strip.y + (group.o * tile_rows(w) + group.at[j]) * strip.n, strip);
+}
+
+// n = 1: lanes are neighbours in a list.
+INLINE void dots(Graphs w, Group group, int rows, const float* x, float* y)
+{
+    const int32_t* list = w.inner + group.i * w.f;
+    four partial[4] = {0};
+    float rest[4] = {0};
+    for (int64_t e = group.o * w.d_o; e < (group.o + 1) * w.d_o; ++e) {
+        const float* values = w.values + e * tile_rows(w) * w.f;
+        const float* from = x + w.outer[e] * w.tk;
+        int64_t c = 0;
+        for (; c + 4 <= w.f; c += 4) {
+            four xs = pick_four(from, list + c);
+            UNROLL for (int j = 0; j < rows; ++j) partial[j] += load_four(values + group.at[j] * w.f + c) * xs;
+        }
+        for (; c < w.f; ++c)
+            UNROLL for (int j = 0; j < rows; ++j) rest[j] += values[group.at[j] * w.f + c] * from[list[c]];
+    }
+    UNROLL for (int j = 0; j < rows; ++j) y[group.o * tile_rows(w) + group.at[j]] = sum_of_four(partial[j]) + rest[j];
+}
+
+// DO(group, rows) for all rows of W, those that share a list in fours, and what is left in a two and a one.
+#define FOR_GROUPS(w, DO)                                                                                              \
+    for (int64_t o = 0; o < (w).u_o; ++o)                                                                              \
+        for (int64_t i = 0; i < (w).u_i; ++i) {                                                                        \
+            int64_t first = 0, sharing = (w).row_repeat * (w).bh;                                                      \
+            for (; first + 4 <= sharing; first += 4) DO(group_of(w, o, i, first, 4), 4);                               \
+            for (; first + 2 <= sharing; first += 2) DO(group_of(w, o, i, first, 2), 2);                               \
+            for (; first < sharing; ++first) DO(group_of(w, o, i, first, 1), 1);                                       \
+        }
+
+INLINE void times_strip(Graphs w, Strip strip)
+{
+#define DO(group, rows) tile(w, group, rows, strip)
+    FOR_GROUPS(w, DO)
+#undef DO
+}
+
+static void times_vector(Graphs w, const float* x, float* y)
+{
+#define DO(group, rows) dots(w, group, rows, x, y)
+    FOR_GROUPS(w, DO)
+#undef DO
+}
+
+void rbgp4_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
+               const int32_t* outer, const int32_t* inner, const float* values, int64_t n, const float* x, float* y)
+{
+    Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
+#define TILE(vectors, last, n0) times_strip(w, (Strip){x + (n0), y + (n0), n, vectors, last})
+    if (n == 1) times_vector(w, x, y);
+    else FOR_COLUMNS(VECTORS_FOR(4), n, TILE);
+}

@@ -1,0 +1,116 @@
+"""Arms: a pattern at a sparsity run by a kernel, over all problems it was timed on. What verdicts and tables compare.
+
+The speedup of an arm is the geometric mean over its problems of speedup_total. Its interval is the geometric mean of
+the problems' intervals: how well *these* problems were measured, their errors taken as shared. How much problems differ
+is told apart, as least and most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+# pandas: grouping and pivoting of results.
+import pandas as pd
+
+from sparsebench.desk.frame import timed_sparse
+
+SETTING = ("machine", "op", "dtype", "math", "layout", "cache", "threads")
+PROBLEM = ("m", "k", "n")
+ARM = ("family", "arm", "kernel")
+ARM_COLUMNS = (
+    *SETTING, *ARM, "option", "requested", "sparsity", "problems", "speedup", "low", "high", "least", "most",
+    "wins", "losses", "baseline",
+)  # fmt: skip
+
+
+def setting_text(row: Any) -> str:
+    """A setting for people, machine apart: `gemm float32 ieee feature, weights_cold, 1 thread`."""
+    return f"{row.op} {row.dtype} {row.math} {row.layout}, {row.cache}, {row.threads} thread{'s' * (row.threads != 1)}"
+
+
+def problem_text(row: Any) -> str:
+    """A problem for people: `768x3072 n=64`."""
+    return f"{row.m}x{row.k} n={row.n}"
+
+
+def arms(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each arm in each setting, fastest first."""
+    rows = [
+        _arm(dict(zip((*SETTING, *ARM), key, strict=True)), group)
+        for key, group in timed_sparse(table).groupby([*SETTING, *ARM], sort=True)
+    ]
+    return pd.DataFrame(rows, columns=list(ARM_COLUMNS)).sort_values("speedup", ascending=False, kind="stable")
+
+
+def _arm(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+    return {
+        **key,
+        "option": group.option.iloc[0],
+        "requested": group.requested.iloc[0],
+        "sparsity": float(group.sparsity.median()),
+        "problems": len(group[[*PROBLEM, "file"]].drop_duplicates()),
+        "speedup": geomean(group.speedup_total),
+        "low": geomean(group.speedup_total_low),
+        "high": geomean(group.speedup_total_high),
+        "least": float(group.speedup_total.min()),
+        "most": float(group.speedup_total.max()),
+        "wins": int((group.speedup_total_low > 1).sum()),
+        "losses": int((group.speedup_total_high < 1).sum()),
+        "baseline": group.baseline.mode().iloc[0],
+    }
+
+
+def geomean(values: Sequence[float] | pd.Series) -> float:
+    """The geometric mean of positive numbers.
+
+    >>> geomean([1.0, 4.0])
+    2.0
+    """
+    return float(np.exp(np.mean(np.log(np.asarray(values, dtype=float)))))
+
+
+def best_per_problem(table: pd.DataFrame) -> pd.DataFrame:
+    """For each setting, problem and sparsity (to 1 %) the fastest sparse row, sorted by problem."""
+    timed = timed_sparse(table).assign(about=lambda rows: rows.requested.fillna(rows.sparsity).round(2))
+    best = timed.loc[timed.groupby([*SETTING, *PROBLEM, "file", "about"], sort=True).speedup_total.idxmax()]
+    return best.assign(problem=[problem_text(row) for row in best.itertuples()])
+
+
+def break_evens(table: pd.DataFrame) -> pd.DataFrame:
+    """Where each family of patterns and kernel crosses dense on each problem: achieved sparsity, or why not.
+
+    sparsity   where log speedup, linear in log(1 - s) between measured points, first stays above 0; missing if it never
+               crosses
+    verdict    "crosses", "always faster", "never faster"
+    """
+    rows = [
+        dict(zip((*SETTING, *PROBLEM, "family", "kernel"), key, strict=True)) | _crossing(group)
+        for key, group in timed_sparse(table).groupby([*SETTING, *PROBLEM, "family", "kernel"], sort=True)
+        if group.sparsity.nunique() > 1
+    ]
+    return pd.DataFrame(rows, columns=[*SETTING, *PROBLEM, "family", "kernel", "sparsity", "verdict"])
+
+
+def _crossing(group: pd.DataFrame) -> dict[str, Any]:
+    points = group.assign(log=np.log(group.speedup_total)).groupby("sparsity").log.mean()
+    logs, kept = points.to_numpy(), np.log(1 - points.index.to_numpy())
+    if (logs > 0).all():
+        return {"sparsity": None, "verdict": "always faster"}
+    if logs[-1] <= 0:
+        return {"sparsity": None, "verdict": "never faster"}
+    last = int(np.flatnonzero(logs <= 0)[-1])
+    share = logs[last] / (logs[last] - logs[last + 1])
+    return {
+        "sparsity": float(1 - np.exp(kept[last] + share * (kept[last + 1] - kept[last]))),
+        "verdict": "crosses",
+    }
+
+
+def settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(text, rows) of each setting of one machine, the default cache first."""
+    keys = list(SETTING[1:])
+    for _, group in sorted(table.groupby(keys, sort=True), key=lambda pair: pair[0][4] != "weights_cold"):
+        yield setting_text(next(group.itertuples())), group

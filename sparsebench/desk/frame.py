@@ -1,0 +1,129 @@
+"""Records as one table: a row for each record and cache state, dense kernels included, units in the columns' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+# pandas: grouping and pivoting of results, which users do as much as the report does.
+import pandas as pd
+
+from sparsebench.case import Case
+from sparsebench.desk.names import arm_text, family_text, pattern_option
+from sparsebench.desk.observe import DENSE, Blocks, blocks_of, current, is_dense_kernel
+from sparsebench.errors import PatternError
+from sparsebench.paired import Ratio, median_interval
+from sparsebench.record import Record
+
+COLUMNS = (
+    "machine", "suite", "op", "m", "k", "n", "dtype", "math", "layout", "cache", "threads",
+    "pattern", "arm", "family", "option", "block", "bh", "bw", "levels", "mask", "seed", "sparsity", "requested", "file",
+    "kernel", "format", "dense", "outcome", "reason",
+    "time_s", "low_s", "high_s", "total_s",
+    "speedup", "speedup_low", "speedup_high", "speedup_total", "speedup_total_low", "speedup_total_high",
+    "baseline", "useful_gflop_per_s", "irf", "irf_total", "rounds", "stop", "flags", "nnz", "format_bytes",
+    "moved_bytes", "pack_s", "load", "started_at",
+)  # fmt: skip
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """A row for each of the newest records and each cache state it was timed in, or was to be timed in.
+
+    arm, family the pattern in words, with and without its sparsity; option: what `predict --pattern` takes for it
+    levels      [(sparsity or None, bh, bw), ...]; bh and bw are None where there are several
+    mask        where the mask came from: "file", "magnitude" or "random"; "" for dense
+    sparsity    achieved, 1 - nnz / (m k); `requested` is what the suite asked for, if it asked
+    total_s     median with the kernel's own layout change; speedup_total compares totals, and is the headline
+    irf         (1 - sparsity) x speedup; irf_total from speedup_total
+    Numbers are missing where the outcome is not ok.
+    """
+    table = pd.DataFrame([row for record in current(records) for row in _rows(record)], columns=list(COLUMNS))
+    return table.astype({"requested": float, "sparsity": float})
+
+
+def timed_sparse(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that compare a sparse kernel with a dense one."""
+    return table[(table.outcome == "ok") & ~table.dense & table.speedup_total.notna()]
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    about = _about(record)
+    for cache in record.samples or record.protocol.cache:
+        yield about | {"cache": cache} | (_times(record, cache) if record.times_s(cache) else {})
+
+
+def _about(record: Record) -> dict[str, Any]:
+    case, blocks = record.case, _blocks(record.case)
+    single = len(blocks) == 1
+    return {
+        "machine": record.machine,
+        "suite": record.suite,
+        **{name: getattr(case, name) for name in ("op", "m", "k", "n", "dtype", "math", "layout", "pattern", "seed")},
+        "threads": record.protocol.threads,
+        "arm": arm_text(case),
+        "family": family_text(case),
+        "option": pattern_option(case),
+        "block": "+".join(f"{bh}x{bw}" for _, bh, bw in blocks),
+        "bh": blocks[0][1] if single else None,
+        "bw": blocks[0][2] if single else None,
+        "levels": [list(level) for level in blocks],
+        "mask": _mask(case),
+        "sparsity": record.sparsity,
+        "requested": case.sparsity,
+        "file": case.source.file if case.source else "",
+        "kernel": record.kernel,
+        "format": record.kernel.split(".")[0],
+        "dense": is_dense_kernel(record.kernel) and case.pattern == DENSE,
+        **{
+            name: getattr(record, name)
+            for name in ("outcome", "reason", "nnz", "format_bytes", "moved_bytes", "pack_s")
+        },
+        "load": record.host.get("load"),
+        "started_at": record.started_at,
+    }
+
+
+def _times(record: Record, cache: str) -> dict[str, Any]:
+    times_s, flops = record.times_s(cache), record.useful_flops
+    time_s, low_s, high_s = median_interval(times_s)
+    native, total = record.speedup(cache), record.speedup(cache, total=True)
+    kept = None if record.sparsity is None else 1 - record.sparsity
+    return {
+        "time_s": time_s,
+        "low_s": low_s,
+        "high_s": high_s,
+        "total_s": time_s + record.layout_s.get(record.kernel, 0.0),
+        **_ratio("speedup", native),
+        **_ratio("speedup_total", total),
+        "baseline": record.best_baseline(cache, total=True) or "",
+        "useful_gflop_per_s": None if flops is None else flops / time_s / 1e9,
+        "irf": kept * native.median if native and kept is not None else None,
+        "irf_total": kept * total.median if total and kept is not None else None,
+        "rounds": len(times_s),
+        "stop": record.stop,
+        "flags": [flag for flag in record.flags if _about_cache(flag, cache)],
+    }
+
+
+def _ratio(name: str, ratio: Ratio | None) -> dict[str, float]:
+    return {name: ratio.median, f"{name}_low": ratio.low, f"{name}_high": ratio.high} if ratio else {}
+
+
+def _about_cache(flag: str, cache: str) -> bool:
+    """Flags are `doubt:kernel` or `doubt:kernel:cache`."""
+    parts = flag.split(":")
+    return len(parts) < 3 or parts[2] == cache
+
+
+def _mask(case: Case) -> str:
+    if case.pattern == DENSE:
+        return ""
+    return "file" if case.pattern == "file" else "magnitude" if case.pruned_by_magnitude else "random"
+
+
+def _blocks(case: Case) -> Blocks:
+    """The case's levels; none where its pattern is not known here (a record of another version)."""
+    try:
+        return blocks_of(case)
+    except PatternError:
+        return ()

@@ -1,0 +1,218 @@
+"""A whole network from models of single layers: every layer's dense and sparse time, their sums, and how sure.
+
+How intervals add up. Errors of layers that one kernel runs are taken as fully shared (a law that is 5 % off for one
+layer of a network is 5 % off for its sisters), errors of different kernels and of the dense side as independent. So
+half widths add within a kernel and root-sum-square between kernels. That is wider than independence would make it.
+
+A layer that stays dense is in both sums, with a reason. A layer that the plan prunes and no model knows is a
+ModelError. What a network spends outside its layers is `rest`; nobody guesses it: without it, no network speedup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# pandas: the layers are shown, sorted and exported as a frame.
+import pandas as pd
+
+from sparsebench import units
+from sparsebench.case import Case, DType, Layout, Math
+from sparsebench.desk.fitted import FittedModels, Place
+from sparsebench.desk.irf import irf
+from sparsebench.desk.model import Prediction
+from sparsebench.desk.observe import DENSE, kept_share
+from sparsebench.errors import ModelError
+from sparsebench.network import Layer, Network
+from sparsebench.plan import Plan, Planned
+
+UNPLANNED, UNPRUNABLE = "not in the plan", "must stay dense (prunable: false)"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with the interval that should hold it nine times of ten; high may be infinite: unknown."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return units.ratio(self.value, self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrediction:
+    """One layer, times of one call in seconds. `sparse` and `irf` are None where it stays dense; `why` says why."""
+
+    layer: Layer
+    case: Case
+    dense: Prediction
+    sparse: Prediction | None
+    irf: float | None
+    why: str
+
+    @property
+    def chosen(self) -> Prediction:
+        """What the layer becomes: its sparse kernel, or the dense one."""
+        return self.sparse or self.dense
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether either side left what was measured."""
+        return self.dense.extrapolated or self.chosen.extrapolated
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPrediction:
+    """Layers and their sums for one batch. `rest_s` are the seconds outside the layers, None where never measured."""
+
+    network: str
+    place: Place
+    batch: int
+    layers: tuple[LayerPrediction, ...]
+    rest_s: float | None = None
+
+    @property
+    def dense_s(self) -> Interval:
+        """Seconds of all layers, dense."""
+        return add_up((layer, layer.dense) for layer in self.layers)
+
+    @property
+    def sparse_s(self) -> Interval:
+        """Seconds of all layers as planned, those that stay dense included."""
+        return add_up((layer, layer.chosen) for layer in self.layers)
+
+    @property
+    def layers_speedup(self) -> Interval:
+        """Dense over planned time of the layers alone."""
+        return _speedup(self.layers, 0.0)
+
+    @property
+    def network_speedup(self) -> Interval | None:
+        """Dense over planned time of the whole network; None where the rest is unknown."""
+        return None if self.rest_s is None else _speedup(self.layers, self.rest_s)
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer, in the order they run."""
+        return pd.DataFrame([_row(layer) for layer in self.layers])
+
+    def to_json(self) -> dict[str, Any]:
+        """Layers and sums as JSON data; an unknown bound is null."""
+        return {
+            "network": self.network,
+            "machine": self.place.machine,
+            "cache": self.place.cache,
+            "threads": self.place.threads,
+            "batch": self.batch,
+            "layers": [{name: _plain(value) for name, value in _row(layer).items()} for layer in self.layers],
+            "dense_s": _triple(self.dense_s),
+            "sparse_s": _triple(self.sparse_s),
+            "layers_speedup": _triple(self.layers_speedup),
+            "rest_s": self.rest_s,
+            "network_speedup": _triple(self.network_speedup),
+        }
+
+
+def predict(
+    network: Network,
+    fitted: FittedModels,
+    plan: Plan,
+    *,
+    batch: int = 1,
+    dtype: DType = "float32",
+    math: Math = "ieee",
+    layout: Layout = "feature",
+    machine: str | None = None,
+    cache: str = "weights_cold",
+    threads: int = 1,
+    rest_s: float | None = None,
+) -> NetworkPrediction:
+    """The times of `network` as `plan` prunes it; ModelError names the layer that no model knows."""
+    place = fitted.place(machine, cache, threads)
+    planned = plan.cases(network, batch, dtype, math, layout)
+    return NetworkPrediction(
+        network.name, place, batch, tuple(_layer(fitted, place, entry) for entry in planned), rest_s
+    )
+
+
+def _layer(fitted: FittedModels, place: Place, planned: Planned) -> LayerPrediction:
+    layer, dense_case, case, kernel = planned
+    try:
+        dense = fitted.dense_time(dense_case, place)
+        if case is None or case.pattern == DENSE:
+            return LayerPrediction(layer, dense_case, dense, None, None, UNPLANNED if layer.prunable else UNPRUNABLE)
+        if reason := case.pattern_object.why_not(case.m, case.k, case.sparsity):
+            return LayerPrediction(layer, case, dense, None, None, f"stays dense: {reason}")
+        sparse = fitted.sparse_time(case, place, kernel)
+    except ModelError as error:
+        raise ModelError(f"layer {layer.name}: {error}") from None
+    why = "; ".join(text for text in dict.fromkeys((sparse.why, dense.why)) if text)
+    return LayerPrediction(layer, case, dense, sparse, irf(kept_share(case), dense.time_s, sparse.time_s), why)
+
+
+def add_up(parts: Iterable[tuple[LayerPrediction, Prediction]]) -> Interval:
+    """Seconds of all calls together: half widths add within a kernel, root-sum-square between kernels."""
+    total, down, up = 0.0, defaultdict[str, float](float), defaultdict[str, float](float)
+    for entry, guess in parts:
+        total += entry.layer.calls * guess.time_s
+        down[guess.kernel] += entry.layer.calls * (guess.time_s - guess.low_s)
+        up[guess.kernel] += entry.layer.calls * (guess.high_s - guess.time_s)
+    return Interval(total, max(total - math.hypot(*down.values()), 0.0), total + math.hypot(*up.values()))
+
+
+def _speedup(layers: Sequence[LayerPrediction], rest_s: float) -> Interval:
+    """(a + b) / (c + b): a the pruned layers dense, c the same layers sparse, b what runs in both and cancels."""
+    pruned = [layer for layer in layers if layer.sparse]
+    a = add_up((layer, layer.dense) for layer in pruned)
+    b = add_up((layer, layer.dense) for layer in layers if not layer.sparse)
+    c = add_up((layer, layer.chosen) for layer in pruned)
+    middle = _ratio(a.value, b.value + rest_s, c.value)
+    moved = [
+        _ratio(*(at if i == j else other for j, other in enumerate((a.value, b.value + rest_s, c.value))))
+        for i, ends in enumerate(((a.low, a.high), (b.low + rest_s, b.high + rest_s), (c.low, c.high)))
+        for at in ends
+    ]
+    logs = [math.log(ratio / middle) if ratio > 0 else -math.inf for ratio in moved]
+    low, high = math.hypot(*(min(log, 0.0) for log in logs)), math.hypot(*(max(log, 0.0) for log in logs))
+    return Interval(middle, middle * math.exp(-low), middle * math.exp(high))
+
+
+def _ratio(a: float, b: float, c: float) -> float:
+    """(a + b) / (c + b), its limit where one of them is infinite."""
+    if math.isinf(b):
+        return 1.0
+    return (a + b) / (c + b) if c + b > 0 else math.inf
+
+
+def _row(entry: LayerPrediction) -> dict[str, Any]:
+    case, chosen = entry.case, entry.chosen
+    return {
+        "layer": entry.layer.name,
+        "calls": entry.layer.calls,
+        "case": case.describe(),
+        "kernel": chosen.kernel,
+        "dense_kernel": entry.dense.kernel,
+        "dense_s": entry.dense.time_s,
+        "dense_measured": entry.dense.measured,
+        "time_s": chosen.time_s,
+        "low_s": chosen.low_s,
+        "high_s": chosen.high_s,
+        "speedup": entry.dense.time_s / chosen.time_s,
+        "irf": entry.irf,
+        "extrapolated": entry.extrapolated,
+        "stays_dense": entry.sparse is None,
+        "why": entry.why,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no infinity: null stands for an unknown bound."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _triple(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [_plain(value) for value in (interval.value, interval.low, interval.high)]
