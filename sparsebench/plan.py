@@ -14,7 +14,7 @@ from sparsebench.case import Case, DType, Layout, Math
 from sparsebench.errors import PatternError, SuiteError
 from sparsebench.kernel import load_kernels
 from sparsebench.network import Layer, Network
-from sparsebench.patterns import pattern_from
+from sparsebench.patterns import PATTERNS, pattern_from
 from sparsebench.patterns.base import checked_sparsity
 from sparsebench.shipped import resolve_network
 from sparsebench.suite_schema import FIXED, PatternName, params_model, params_of
@@ -141,16 +141,19 @@ def _network(document: Document) -> Network | None:
 
 def _choice(document: Document, loc: Loc, kernels: Collection[str]) -> Choice | None:
     keys = check(document, ChoiceKeys, loc)
-    if keys is None:
+    pattern = data.get("pattern") if isinstance(data := document.at(loc), dict) else None
+    if not isinstance(pattern, str) or pattern not in PATTERNS:
+        return None
+    params = check(document, params_model(pattern), (*loc, "params"), missing={})
+    if keys is None or params is None:
         return None
     if keys.kernel and keys.kernel not in kernels:
         document.mistake((*loc, "kernel"), f"no kernel is called {keys.kernel!r}{near(keys.kernel, kernels)}")
-    params = check(document, params_model(keys.pattern), (*loc, "params"), missing={})
     try:
-        _checked(keys.pattern, keys.sparsity)
+        _checked(pattern, keys.sparsity)
     except PatternError as error:
         document.mistake((*loc, "pattern"), str(error))
-    return Choice(keys.pattern, params_of(keys.pattern, params), keys.sparsity, keys.kernel) if params else None
+    return Choice(pattern, params_of(pattern, params), keys.sparsity, keys.kernel)
 
 
 def _checked(pattern: str, sparsity: float | None) -> None:

@@ -71,7 +71,7 @@ def _line(lines: Sequence[bytes], number: int, count: int, what: str, file: str)
 def _integers(line: bytes, place: str) -> np.ndarray:
     """Whole numbers of a line, int64; where it holds digits alone seven times as fast (2.4 million: 0.13 s)."""
     line = line.replace(b",", b" ").strip()
-    if not line:
+    if not line:  # numpy reads a 0 out of blanks
         return np.empty(0, dtype=np.int64)
     if not line.translate(None, PLAIN):
         return np.fromstring(line, dtype=np.int64, sep=" ")  # above 2**63 it gives 2**63 - 1, which no check lets pass

@@ -119,7 +119,7 @@ def _matrix(path: Path, name: str | None, stored: Stored) -> np.ndarray:
         )
     with _named(path, what), np.errstate(over="ignore"):
         found = stored.read()
-        # A boolean byte may be neither 0 nor 1 in a file, and numpy would count it wrong.
+        # A boolean byte may be neither 0 nor 1 in a file: numpy bears that, what reads its bytes need not.
         values = found.view(np.uint8) != 0 if stored.kind == "mask" else found.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])

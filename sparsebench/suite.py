@@ -238,7 +238,7 @@ def _judge(document: Document, loc: Loc, arm: Arm, kernels: Mapping[str, Kernel]
 
 def _nothing_in_vain(document: Document, problems: Sequence[Problem | None], arms: Sequence[Arm | None]) -> None:
     """Note every arm without a problem and every problem without an arm: an empty product is a mistake."""
-    if not all(problems) or not all(arms):
+    if document.mistakes or document.elsewhere:
         return
     pairs = [
         (i, j)
@@ -250,7 +250,7 @@ def _nothing_in_vain(document: Document, problems: Sequence[Problem | None], arm
         document.mistake(
             ("arms", i), "this arm makes no trials: pattern file needs a problem with matrices or weights; add one"
         )
-    for j in set(range(len(problems))) - {j for _, j in pairs}:
+    for j in set(range(len(problems))) - {j for _, j in pairs} if pairs else ():
         document.mistake(
             ("problems", j),
             "this problem gets no trials: its only arms are of pattern file, and it brings none; add an arm",

@@ -182,19 +182,17 @@ def plan_trials(
     MatrixError lists the files that cannot be read; SuiteError where nothing is left, or over a million trials are.
     """
     tensors = _inspected(problems, inspect)
-    names = [arm.names(kernels) for arm in arms]
+    chosen = [(arm, arm.names(kernels)) for arm in arms]
     groups: dict[Any, _Cases] = {}
     count = 0
     for problem in problems:
         questions = [(question, _group(groups, question.case, kernels)) for question in problem.questions(tensors)]
-        for (arm, chosen), (question, group) in product(zip(arms, names, strict=True), questions):
+        count += len(questions) * sum(len(arm.params) * len(arm.sparsities) * len(seeds) * len(names) for arm, names in chosen)
+        if count > MOST_TRIALS:
+            raise SuiteError(f"{problem.at}: at most {MOST_TRIALS} trials are planned, up to here {count} were asked for; ask for less")
+        for (arm, names), (question, group) in product(chosen, questions):
             for case in arm.cases(question, seeds):
-                group.add(case, question.data, chosen)
-                count += len(chosen)
-                if count > MOST_TRIALS:
-                    raise SuiteError(
-                        f"{arm.at}: at most {MOST_TRIALS} trials are planned, and here it is one more; ask for less"
-                    )
+                group.add(case, question.data, names)
     return _only(groups, kernels, only) if only else [trial for group in groups.values() for trial in group.trials()]
 
 

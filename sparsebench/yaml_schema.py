@@ -106,6 +106,7 @@ _ASKED: Mapping[str, str] = {
     "bool_type": "true or false",
     "list_type": "a list",
     "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
     "greater_than_equal": "at least {ge}",
     "greater_than": "above {gt}",
     "less_than_equal": "at most {le}",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_cases import COLUMNS, CONVOLUTIONS, convolution_for, in_layout, problems_for, question_for
+from kernel_cases import CONVOLUTIONS, convolution_for, in_layout, problems_for, question_for
 
 from sparsebench import Case, Kernel, Machine, load_kernels
 from sparsebench.lab.build import CpuToolchain
@@ -77,13 +77,17 @@ def run_all(toolchain: GuardedToolchain) -> None:
     machine = Machine.here("cpu")
     for kernel in (kernel for kernel in load_kernels() if kernel.body and "cpu" in kernel.devices):
         for problem in problems_for(kernel, machine):
-            for n in COLUMNS:
+            for n in problem.columns:
                 run(kernel, problem.case(kernel, n), problem.label, toolchain)
         for conv in CONVOLUTIONS if "conv2d" in kernel.ops else ():
             run(kernel, convolution_for(kernel, conv), str(conv), toolchain)
 
 
-FAULTS = {"reads-after-x": "y[0] = x[n * k];", "reads-before-x": "y[0] = x[-1];", "writes-after-y": "y[n * m] = 0;"}
+FAULTS = {
+    "reads-after-x": "y[m] = x[n * k];",
+    "reads-before-x": "y[m + n + k] = x[-1];",
+    "writes-after-y": "y[n * m] = x[k];",
+}
 
 
 def run_fault(name: str, toolchain: GuardedToolchain, folder: Path) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from sparsebench import FORMATS, Kernel
 from sparsebench.errors import SuiteError
+from sparsebench.suite import Suite
+
+SMTX = "2, 4, 3\n0 2 3 \n0 3 1 \n"
 
 
 def kernel(name: str, **more: Any) -> Kernel:
@@ -51,3 +54,9 @@ def mistakes(load: Callable[[Path], object], path: Path, text: str | bytes) -> l
     with pytest.raises(SuiteError) as caught:
         load(path)
     return str(caught.value).replace(f"{path}:", "").splitlines()
+
+
+def suite(tmp_path: Path, text: str, **more: Any) -> Suite:
+    """The suite with this text, in a file suite.yaml."""
+    (tmp_path / "suite.yaml").write_text(text)
+    return Suite.load(tmp_path / "suite.yaml", **more)

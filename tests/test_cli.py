@@ -84,7 +84,9 @@ def test_the_whole_line_from_suite_to_report(sparsebench, tmp_path):
     predicted = json.loads(out)
     assert code == 0
     assert [layer["name"] for layer in predicted["layers"]] == ["layer0", "layer1"]
-    by_model = sparsebench("predict", network, "--pattern", "unstructured", "--sparsity", "0.8", "--json", "--model", found["model"])
+    by_model = sparsebench(
+        "predict", network, "--pattern", "unstructured", "--sparsity", "0.8", "--json", "--model", found["model"]
+    )
     assert json.loads(by_model[1])["layers"][0]["sparse_s"] == pytest.approx(predicted["layers"][0]["sparse_s"])
 
     code, out, _ = sparsebench("report", "--json")
@@ -173,7 +175,11 @@ ARMS = {
         "pattern: hierarchical, levels: [{block: [4, 1], sparsity: 0.5}, {block: [3, 1], sparsity: 0.5}]",
         r"bad\.yaml:\d+:\d+: .*divide",
     ),
-    "unknown kernel": ('"csr.scipy", "csr.torch"', '"csr.scipi"', r"bad\.yaml:\d+:\d+: .*csr\.scipi.*did you mean.*csr\.scipy"),
+    "unknown kernel": (
+        '"csr.scipy", "csr.torch"',
+        '"csr.scipi"',
+        r"bad\.yaml:\d+:\d+: .*csr\.scipi.*did you mean.*csr\.scipy",
+    ),
     "empty product": ("n: [4, 16]", "n: []", r"bad\.yaml:\d+:\d+: "),
 }
 

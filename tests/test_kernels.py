@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
-    COLUMNS,
     CONVOLUTIONS,
     NARROWER_VECTORS,
     PROBLEMS,
@@ -53,7 +52,7 @@ every_problem = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuToolchain]:
-    """One toolchain for all, so that each body is compiled once, in a folder of its own, where a warning is an error."""
+    """One toolchain for all, in which a compiler's warning is an error, so that each body is compiled once."""
     cc = os.environ.get("CC")
     os.environ["CC"] = " ".join([*build.compiler(), "-Wall", "-Wextra", "-Werror"])
     yield CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
@@ -71,7 +70,7 @@ def answer(launch: Launch, case: Case) -> np.ndarray:
     """Y [m, n] of one call that finds NaN in its output."""
     if launch.y is not None:
         launch.y.fill(np.nan)
-    return as_columns(launch.run(), case)
+    return as_columns(np.asarray(launch.run()), case)
 
 
 def solve(kernel: Kernel, case: Case, toolchain: CpuToolchain, data: str) -> str:
@@ -88,13 +87,13 @@ def solve(kernel: Kernel, case: Case, toolchain: CpuToolchain, data: str) -> str
 
 @every_problem
 def test_integers_are_exact(kernel, problem, toolchain):
-    for n in COLUMNS:
+    for n in problem.columns:
         assert solve(kernel, problem.case(kernel, n), toolchain, "integers") == "", f"n = {n}"
 
 
 @every_problem
 def test_normal_data_stay_within_the_allowance(kernel, problem, toolchain):
-    for n in COLUMNS:
+    for n in problem.columns:
         assert solve(kernel, problem.case(kernel, n), toolchain, "normal") == "", f"n = {n}"
 
 

@@ -9,7 +9,7 @@
 // Tiles:    up to 4 rows of a block row x VECTORS_FOR(4) vectors of columns, summed in registers over the whole row.
 //           Strips of columns are the outer loop, so that the part of X in use (k x 64 with AVX-512) can stay in L2.
 // Demands:  bh divides m, bw divides k; n >= 1.
-// Moves:    4 * bh * bw + 4 bytes a block and 4 * m * n of Y; for each block and 4 rows, 4 * bw * n of X from the caches.
+// Moves:    4 * bh * bw + 4 bytes a block and 4 * m * n of Y; a block and 4 rows take 4 * bw * n of X from the caches.
 // Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 tiles of 8 rows where bh >= 8
 // Source:   own.
 

@@ -1,15 +1,15 @@
 // condensed.c: Y[m, n] = W[m, k] @ X[k, n], W with the same f nonzeros in each live row and none in the others.
 //
 //   rows     int32 [active]                  rising; the live rows of W
-//   columns  uint16 or int32 [active, f4]    by column_bytes, 2 or 4; 0 <= columns < k; f4 is f padded to a multiple of 4
+//   columns  uint16 or int32 [active, f4]    column_bytes says which; 0 <= columns < k; f4: f padded to a multiple of 4
 //   values   float [active, f4]              row-major; 0 in the padding, whose column is one the row owns
 //   x        float [k, n]                    row-major
-//   y        float [m, n]                    row-major, every entry written: rows that are not live get zeros every time
+//   y        float [m, n]                    row-major, every entry written: rows that are not live get zeros each time
 //
-// Tiles:    1 row x 4 vectors of columns in registers, twice: even and odd nonzeros have sums of their own, since four FMAs
-//           cannot hide their own latency. n = 1: four nonzeros a vector, four vectors in flight.
+// Tiles:    1 row x 4 vectors of columns in registers, twice: even and odd nonzeros have sums of their own, since four
+//           FMAs cannot hide their own latency. n = 1: four nonzeros a vector, four vectors in flight.
 // Demands:  f4 % 4 == 0, n >= 1.
-// Moves:    6 bytes a stored entry (8 with int32 columns) and 4 * m * n of Y; 4 * n of X from the caches for each entry.
+// Moves:    6 bytes a stored entry (8 with int32 columns) and 4 * m * n of Y; an entry takes 4 * n of X from the caches.
 // Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 rows ordered for reuse of X
 // Source:   own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1).
 
@@ -31,9 +31,11 @@ INLINE int64_t column(Condensed w, int64_t at)
     return w.wide ? ((const int32_t*)w.columns)[at] : ((const uint16_t*)w.columns)[at];
 }
 
+// Four stored entries of a row, each times its x.
 INLINE four products(Condensed w, int64_t at, const float* x)
 {
-    four xs = {pick(x, column(w, at)), pick(x, column(w, at + 1)), pick(x, column(w, at + 2)), pick(x, column(w, at + 3))};
+    four xs;
+    UNROLL for (int lane = 0; lane < 4; ++lane) xs[lane] = pick(x, column(w, at + lane));
     return load_four(w.values + at) * xs;
 }
 

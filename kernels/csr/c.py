@@ -12,7 +12,7 @@ from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_b
 
 def arguments(packed: Csr) -> tuple[Argument, ...]:
     """What csr_f32 takes before n, x and y."""
-    return pointer(packed.values), pointer(packed.columns), pointer(packed.offsets), *integers(packed.shape[0])
+    return *integers(packed.shape[0]), *map(pointer, (packed.offsets, packed.columns, packed.values))
 
 
 KERNELS = [
@@ -26,7 +26,7 @@ KERNELS = [
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmm.c",
-        sources=SHARED,
+        sources=(*SHARED, "../include/tile.h"),
         limits=(ONE_GROUP,),
     )
 ]

@@ -1,74 +1,72 @@
 // csr.c: Y[m, n] = W[m, k] @ X[k, n], W in compressed sparse rows.
 //
-//   values   float    [nnz]    row after row
-//   columns  int32_t  [nnz]    0 <= columns < k
-//   offsets  int32_t  [m + 1]  row i is values[offsets[i]] .. values[offsets[i + 1] - 1]
-//   x        float    [k, n]   row-major
-//   y        float    [m, n]   row-major, every entry written
+//   offsets  int32 [m + 1]  never falling; row i is values[offsets[i]] .. values[offsets[i + 1] - 1]
+//   columns  int32 [nnz]    0 <= columns < k
+//   values   float [nnz]    row after row
+//   x        float [k, n]   row-major
+//   y        float [m, n]   row-major, every entry written
 //
-// Tile:     one row x 64 columns (AVX-512) in registers over the whole row of W; two nonzeros in flight, since one
-//           accumulator a vector would wait for its own last FMA (4 cycles) at every step. n = 1 is a plain dot product.
-// Moves:    8 * nnz + 4 * m bytes of W for every tile of columns, 4 * nnz * n of X out of the caches, 4 * m * n of Y.
-// Ladder:   1 plain (this)   2 X packed in slabs of 64 columns   3 rows that share columns taken together
+// Tiles:    one row of W x up to 4 vectors of columns, summed in registers over the whole row; column tiles outermost,
+//           so that the part of X in use (k x 64 with AVX-512) stays in the second-level cache. n = 1 is a dot product.
+// Demands:  n >= 1.
+// Moves:    8 bytes a nonzero and 4 a row of W for every 64 columns, 4 * m * n of Y; X at least 4 * k * n, and
+//           4 * n a nonzero from the caches.
+// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 rows that share columns taken together
 // Source:   own.
 
-#include "vector.h"
+#include "tile.h"
 
-#define IN_FLIGHT 8  // accumulators: two FMAs a cycle x four cycles until one is done
+// Sums under way at once: two FMAs start a cycle and each takes four. A narrow strip takes several nonzeros together.
+#define IN_FLIGHT 8
 
 typedef struct {
-    const float* values;
+    const int32_t* offsets;
     const int32_t* columns;
-    const float* x;
-    int64_t n;
-} Operands;
+    const float* values;
+} Csr;
 
-// acc[set * vectors + v] += value p * X[column p, n0 + v * LANES ...]
-INLINE void add_nonzero(vec* acc, const int vectors, int last, const Operands* in, int32_t p, int64_t n0)
+// sums += nonzero p of W times the strip.
+INLINE void add_nonzero(vec* sums, Csr w, int64_t p, Strip strip)
 {
-    const float* x = in->x + in->columns[p] * in->n + n0;
-    float w = in->values[p];
-    UNROLL for (int v = 0; v < vectors; ++v)
-        acc[v] += w * load_some(x + v * LANES, lanes_of(v, vectors, last));
+    vec xs[4];
+    load_strip(xs, strip.x + w.columns[p] * strip.n, strip);
+    UNROLL for (int v = 0; v < strip.vectors; ++v) sums[v] += w.values[p] * xs[v];
 }
 
-INLINE void row_tile(const int vectors, int last, const Operands* in, int32_t first, int32_t end, int64_t n0, float* y)
+INLINE void times_strip(Csr w, int64_t m, Strip strip)
 {
-    const int sets = IN_FLIGHT / vectors;
-    vec acc[IN_FLIGHT] = {0};
-    int32_t p = first;
-    for (; p + sets <= end; p += sets)
-        UNROLL for (int set = 0; set < sets; ++set)
-            add_nonzero(acc + set * vectors, vectors, last, in, p + set, n0);
-    for (; p < end; ++p) add_nonzero(acc, vectors, last, in, p, n0);
-    UNROLL for (int v = 0; v < vectors; ++v) {
-        vec sum = acc[v];
-        UNROLL for (int set = 1; set < sets; ++set) sum += acc[set * vectors + v];
-        store_some(y + n0 + v * LANES, sum, lanes_of(v, vectors, last));
+    const int sets = IN_FLIGHT / strip.vectors;
+    for (int64_t i = 0; i < m; ++i) {
+        vec sums[IN_FLIGHT] = {0};
+        int64_t p = w.offsets[i], end = w.offsets[i + 1];
+        for (; p + sets <= end; p += sets)
+            UNROLL for (int s = 0; s < sets; ++s) add_nonzero(sums + s * strip.vectors, w, p + s, strip);
+        for (; p < end; ++p) add_nonzero(sums, w, p, strip);
+        UNROLL for (int s = 1; s < sets; ++s)
+            UNROLL for (int v = 0; v < strip.vectors; ++v) sums[v] += sums[s * strip.vectors + v];
+        store_row(sums, strip.y + i * strip.n, strip);
     }
 }
 
-// One row times one column. Four sums: with eight, short rows spend their time in the rest loop.
-static float row_dot(const float* values, const int32_t* columns, int32_t count, const float* x)
+// Four sums: with eight, short rows spend their time in the rest loop.
+static void times_vector(Csr w, int64_t m, const float* x, float* y)
 {
-    float sum[4] = {0};
-    int32_t p = 0;
-    for (; p + 4 <= count; p += 4)
-        UNROLL for (int i = 0; i < 4; ++i) sum[i] += values[p + i] * pick(x, columns[p + i]);
-    for (; p < count; ++p) sum[0] += values[p] * pick(x, columns[p]);
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (int64_t i = 0; i < m; ++i) {
+        float sums[4] = {0};
+        int64_t p = w.offsets[i], end = w.offsets[i + 1];
+        for (; p + 4 <= end; p += 4)
+            UNROLL for (int s = 0; s < 4; ++s) sums[s] += w.values[p + s] * pick(x, w.columns[p + s]);
+        for (; p < end; ++p) sums[0] += w.values[p] * pick(x, w.columns[p]);
+        y[i] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    }
 }
 
-void csr_f32(const float* values, const int32_t* columns, const int32_t* offsets, int64_t m, int64_t n,
+#define TILE(vectors, last, n0) times_strip(w, m, (Strip){x + (n0), y + (n0), n, vectors, last})
+
+void csr_f32(int64_t m, const int32_t* offsets, const int32_t* columns, const float* values, int64_t n,
              const float* x, float* y)
 {
-    if (n == 1) {
-        for (int64_t i = 0; i < m; ++i)
-            y[i] = row_dot(values + offsets[i], columns + offsets[i], offsets[i + 1] - offsets[i], x);
-        return;
-    }
-    const Operands in = {values, columns, x, n};
-#define ALL_ROWS(vectors, last, n0) \
-    for (int64_t i = 0; i < m; ++i) row_tile(vectors, last, &in, offsets[i], offsets[i + 1], n0, y + i * n)
-    FOR_COLUMNS(4, n, ALL_ROWS);
+    Csr w = {offsets, columns, values};
+    if (n == 1) times_vector(w, m, x, y);
+    else FOR_COLUMNS(4, n, TILE);
 }

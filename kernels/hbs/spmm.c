@@ -8,9 +8,9 @@
 //   x        float [k, n]              row-major
 //   y        float [m, n]              row-major, every entry written
 //
-// Tiles:    4, 2 or 1 rows of a coarsest block row x VECTORS_FOR(4) vectors of columns. Every level adds to the same sums
-//           in registers, so Y is written once and never read: a level of higher blocks all rows of the tile at once, a
-//           level of lower blocks row by row or pair by pair.
+// Tiles:    4, 2 or 1 rows of a coarsest block row x VECTORS_FOR(rows) vectors of columns. Every level adds to the same
+//           sums in registers, so Y is written once and never read: a level of higher blocks to all rows of the tile at
+//           once, a level of lower blocks row by row or pair by pair.
 // Demands:  at least one level; blocks of the first divide m x k; n >= 1.
 // Moves:    per level what bsr.c moves for it, but 4 * m * n of Y only once.
 // Ladder:   1 all levels into one tile (this)   2 X packed strip by strip for n > 64
@@ -42,8 +42,9 @@ static int rows_together(Levels levels)
 INLINE void add_level(Rows sums, Blocks w, int64_t row, int rows, Strip strip)
 {
     if (w.bh % rows == 0) add_rows(sums, w, row / w.bh, row % w.bh, rows, strip);
-    else if (w.bh == 1) UNROLL for (int j = 0; j < rows; ++j) add_rows(sums + j, w, row + j, 0, 1, strip);
-    else UNROLL for (int j = 0; j < rows; j += 2) add_rows(sums + j, w, (row + j) / 2, 0, 2, strip);
+    else if (rows == 4 && w.bh == 2)
+        UNROLL for (int j = 0; j < 4; j += 2) add_rows(sums + j, w, (row + j) / 2, 0, 2, strip);
+    else UNROLL for (int j = 0; j < rows; ++j) add_rows(sums + j, w, row + j, 0, 1, strip);
 }
 
 INLINE void times_strip(Levels levels, int64_t m, int rows, Strip strip)

@@ -1,18 +1,19 @@
 // rbgp4.c: Y[m, n] = W[m, k] @ X[k, n], W the product of two small graphs: no nonzero has an index of its own.
 //
 //   outer    int32 [u_o, d_o]         0 <= outer < k / tk, tile columns next to each tile row
-//   inner    int32 [u_i, f]           0 <= inner < tk, the columns of a tile that each inner row keeps: the inner graph
-//                                     with its blocks spelled out, f = d_i * bw
-//   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; edge of the outer graph, row of the tile, its columns
+//   inner    int32 [u_i, f]           0 <= inner < tk, the columns of a tile that each inner row keeps: those of the inner
+//                                     graph with its blocks spelled out, f = d_i * bw
+//   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
 //   x        float [k, n]             row-major
 //   y        float [u_o * tm, n]      row-major, every entry written
 //
-// Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i]: row_repeat * bh rows share one list. A tile in registers
-// holds up to 4 of them x VECTORS_FOR(4) vectors of columns, summed over all outer edges; each load of X serves all its rows.
+// Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i], so row_repeat * bh rows share one list.
 //
+// Tiles:    up to 4 rows that share a list x VECTORS_FOR(4) vectors of columns in registers, summed over all outer edges
+//           of their tile row; each load of X serves all of them.
 // Demands:  n >= 1.
-// Moves:    4 bytes a nonzero and 4 * m * n of Y; for each column of a list, outer edge and 4 rows, 4 * n of X from caches.
-// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 at n = 1, x picked once for all tile rows
+// Moves:    4 bytes a nonzero and 4 * m * n of Y; 4 nonzeros of a column take 4 * n of X from the caches.
+// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 n = 1: x picked once for all tile rows
 // Source:   own; the structure is RBGP4's (arXiv 2006.13486).
 
 #include "four.h"
@@ -35,8 +36,11 @@ INLINE int64_t tile_rows(Graphs w) { return w.row_repeat * w.u_i * w.bh; }
 INLINE Group group_of(Graphs w, int64_t o, int64_t i, int64_t first, int rows)
 {
     Group group = {o, i, {0}};
-    UNROLL for (int j = 0; j < rows; ++j)
-        group.at[j] = ((first + j) / w.bh * w.u_i + i) * w.bh + (first + j) % w.bh;
+    int64_t q = first / w.bh, b = first % w.bh;
+    UNROLL for (int j = 0; j < rows; ++j) {
+        group.at[j] = (q * w.u_i + i) * w.bh + b;
+        if (++b == w.bh) b = 0, ++q;
+    }
     return group;
 }
 

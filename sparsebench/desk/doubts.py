@@ -82,7 +82,7 @@ def _control_off(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
         return None
     kernel = off[0].split(":")[1]
     text = f"the control failed: {kernel} entered twice differed from itself by more than 2 % ({len(off)} time(s))"
-    return Doubt(75, text, f"sparsebench run {_suites(table)} --fresh, on a quiet machine")
+    return Doubt(75, text, f"on a quiet machine: `sparsebench run {_suites(table)} --fresh`")
 
 
 def _busy(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
@@ -90,7 +90,7 @@ def _busy(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     if pd.isna(beyond) or beyond <= BUSY:
         return None
     text = f"other work ran beside it: load {table.load.max():.1f} for a run of {winner.threads} thread(s)"
-    return Doubt(60, text, f"sparsebench run {_suites(table)} --fresh, on a quiet machine")
+    return Doubt(60, text, f"on a quiet machine: `sparsebench run {_suites(table)} --fresh`")
 
 
 def _flagged(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
@@ -124,21 +124,25 @@ def _one_mask(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     if own.seed.nunique() > 1 or (own["mask"] == "file").all():
         return None
     text = "one seed, so one mask of each matrix: another mask may have another balance of rows"
-    return Doubt(40, text, f"sparsebench run {_suites(table)} with seeds: [0, 1, 2]")
+    return Doubt(40, text, f"ask the suite for seeds: [0, 1, 2], then `sparsebench run {_suites(table)}`")
 
 
 def _random_masks(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     if not (timed_sparse(table)["mask"] == "random").all():
         return None
     text = "all masks are random: really pruned layers are 2-3 times less balanced, and kernels that follow rows suffer"
-    return Doubt(42, text, f"sparsebench run {_suites(table)} with `matrices:` or `from: magnitude`")
+    return Doubt(
+        42, text, f"give the suite `matrices:` or arms `from: magnitude`, then `sparsebench run {_suites(table)}`"
+    )
 
 
 def _one_problem(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     if winner.problems > 1:
         return None
     return Doubt(
-        45, "it rests on one problem: another shape or n may turn it over", "sparsebench run SUITE with more problems"
+        45,
+        "it rests on one problem: another shape or n may turn it over",
+        f"give the suite more problems, then `sparsebench run {_suites(table)}`",
     )
 
 
@@ -157,7 +161,7 @@ def _rival(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
 
 
 def _longer(table: pd.DataFrame) -> str:
-    return f"sparsebench run {_suites(table)} --fresh with a larger protocol.budget_s"
+    return f"give the suite a larger protocol.budget_s, then `sparsebench run {_suites(table)} --fresh`"
 
 
 DOUBTS: Sequence[Finder] = (

@@ -29,7 +29,8 @@ COLUMNS = (
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """A row for each of the newest records and each cache state it was timed in, or was to be timed in.
 
-    arm, family the pattern in words, with and without its sparsity; option: what `predict --pattern` takes for it
+    arm, family  the pattern in words, with and without its sparsity
+    option      the pattern as `predict --pattern` takes it
     levels      [(sparsity or None, bh, bw), ...]; bh and bw are None where there are several
     mask        where the mask came from: "file", "magnitude" or "random"; "" for dense
     sparsity    achieved, 1 - nnz / (m k); `requested` is what the suite asked for, if it asked

@@ -15,6 +15,7 @@ from sparsebench.desk.frame import frame, timed_sparse
 from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.record import Record
 
+SETTLE = 50  # a doubt of this weight is settled before anything is built on the verdict
 NO_DOUBT = "nothing stands out; another machine, or another build of the dense library, may still say otherwise"
 
 
@@ -46,11 +47,11 @@ def verdict_of(table: pd.DataFrame) -> Verdict:
     text, rows = next((text, rows) for text, rows in settings(table) if not timed_sparse(rows).empty)
     winner = best_arm(rows)
     found = doubts(rows, winner) or [Doubt(0, NO_DOUBT)]
-    network = _predict_command(winner) if winner.low > 1 else "sparsebench report"
+    settle = found[0].weight >= SETTLE or winner.low <= 1
     return Verdict(
         answer=f"{_answer(rows, winner)} ({text})",
         doubt=found[0].text,
-        command=found[0].command or network,
+        command=(settle and found[0].command) or _predict_command(winner),
         others=tuple(doubt.text for doubt in found[1:]),
     )
 
@@ -62,14 +63,18 @@ def best_arm(rows: pd.DataFrame) -> pd.Series:
 
 
 def _answer(rows: pd.DataFrame, winner: pd.Series) -> str:
-    speedup = units.ratio(winner.speedup, winner.low, winner.high)
-    where = _where(rows, winner)
-    if winner.most <= 1 or winner.high <= 1:
-        elsewhere = "" if winner.most <= 1 else f", though {units.three_digits(winner.most)}x on one of them"
-        return (
-            f"Nothing here beats dense: the best, {winner.kernel} on {winner.arm}, reaches {speedup} {where}{elsewhere}"
-        )
-    return f"{winner.kernel} on {winner.arm} runs {speedup} as fast as {winner.baseline} {where}{_break_even(rows, winner)}"
+    speedup, best = units.ratio(winner.speedup, winner.low, winner.high), f"{winner.kernel} on {winner.arm}"
+    if winner.high > 1:
+        return f"{best} runs {speedup} as fast as {winner.baseline} {_where(rows, winner)}{_break_even(rows, winner)}"
+    timed = timed_sparse(rows)
+    wins = timed[timed.speedup_total_low > 1].sort_values("speedup_total", ascending=False, kind="stable")
+    reached = f"the best, {best}, reaches {speedup} {_where(rows, winner)}"
+    if wins.empty:
+        return f"Nothing here beats dense: {reached}"
+    won = wins.iloc[0]
+    most = units.ratio(won.speedup_total, won.speedup_total_low, won.speedup_total_high)
+    single = f"{won.kernel} on {won.arm} reaches {most} on {problem_text(won)}"
+    return f"Nothing here beats dense on the whole: {reached}; it is beaten in {len(wins)} of {len(timed)} timings: {single}"
 
 
 def _where(rows: pd.DataFrame, winner: pd.Series) -> str:
@@ -103,9 +108,8 @@ def _predict_command(winner: pd.Series) -> str:
 
 def _nothing_timed(table: pd.DataFrame) -> Verdict:
     """No sparse kernel has a time: say what happened instead."""
-    told = (
-        ", ".join(f"{n} {outcome}" for outcome, n in table.outcome.value_counts().sort_index().items()) or "no records"
-    )
+    counts = table.outcome.value_counts().sort_index()
+    told = ", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no records"
     needs = skipped_needs(table)
     reasons = table[table.reason != ""].reason.value_counts()
     doubt = needs[0] if needs else (str(reasons.index[0]) if len(reasons) else "no sparse kernel was in the plan")
@@ -131,27 +135,17 @@ def verdict_on(prediction: NetworkPrediction) -> Verdict:
 
 def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
     """(strongest reason to doubt, next command) for a prediction."""
-    machine = prediction.place.machine
-    outside = [layer for layer in prediction.layers if layer.extrapolated]
-    guessed = [layer for layer in prediction.layers if not layer.dense.measured]
-    dense = [layer for layer in prediction.layers if layer.why.startswith("stays dense")]
-    if outside:
-        why = outside[0].why or outside[0].dense.why
+    layers, name = prediction.layers, prediction.network
+    measure = f"measure its layers (problems: [{{network: {name}, batch: [{prediction.batch}]}}]) with `sparsebench run SUITE`"
+    if outside := [layer for layer in layers if layer.extrapolated]:
+        first = f"{outside[0].layer.name}: {outside[0].why or outside[0].dense.why}"
+        return f"{len(outside)} of {len(layers)} layers lie outside what was measured ({first})", measure
+    if guessed := [layer for layer in layers if not layer.dense.measured]:
+        return f"the dense time of {len(guessed)} of {len(layers)} layers is predicted, not measured", measure
+    verify = f"sparsebench verify {name}"
+    if dense := [layer for layer in layers if layer.why.startswith("stays dense")]:
         return (
-            f"{len(outside)} of {len(prediction.layers)} layers lie outside what was measured ({outside[0].layer.name}: {why})",
-            f"sparsebench run SUITE on {machine}, with problems: [{{network: {prediction.network}, batch: [{prediction.batch}]}}]",
+            f"the pattern does not fit {len(dense)} of {len(layers)} layers ({dense[0].layer.name} {dense[0].why})",
+            verify,
         )
-    if guessed:
-        return (
-            f"the dense time of {len(guessed)} of {len(prediction.layers)} layers is predicted, not measured",
-            f"sparsebench run SUITE on {machine}, with problems: [{{network: {prediction.network}, batch: [{prediction.batch}]}}]",
-        )
-    if dense:
-        return (
-            f"{len(dense)} layers stay dense, the pattern does not fit them ({dense[0].layer.name}: {dense[0].why})",
-            "another block",
-        )
-    return (
-        "sums of single layers leave out what layers do to each other's caches",
-        f"sparsebench verify {prediction.network}",
-    )
+    return "sums of single layers leave out what layers do to each other's caches", verify
