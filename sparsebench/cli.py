@@ -68,7 +68,7 @@ def quick(results: Results = HERE, out: Out = REPORT, json: Json = False) -> Non
     _say_predictions(voice, predictions)
     path = write_report(results, out, summary.machine.id)
     voice.say(f"Report: {path}")
-    lines = _verdict(voice, summary.records, results)
+    lines = _verdict(voice, summary.records)
     voice.document(
         {
             **_summary_json(summary),
@@ -123,7 +123,7 @@ def run(
         return
     summaries = _run(suite, voice, results, **more)
     records = [record for summary in summaries for record in summary.records]
-    lines = _verdict(voice, records, results)
+    lines = _verdict(voice, records)
     voice.document({"suites": [_summary_json(summary) for summary in summaries], "verdict": lines})
     raise typer.Exit(_broken(records))
 
@@ -172,6 +172,8 @@ def predict(
     """Predict the layers of NETWORK under a plan, from the records in --results or from an exported model."""
     from sparsebench.console import Voice
     from sparsebench.desk.predict import predict as predicted
+    from sparsebench.desk.verdict import verdict_on
+    from sparsebench.listing import plain
     from sparsebench.network import Network, resolve_network
     from sparsebench.pattern_text import parse_pattern
     from sparsebench.plan import Plan
@@ -183,10 +185,12 @@ def predict(
     chosen = Plan.load(plan) if plan else Plan.uniform(net, *parse_pattern(pattern or ""), sparsity)
     models = _models(results, machine, model)
     answer = predicted(net, models, chosen, batch=batch, machine=machine)
-    voice.say(answer.table())
-    for line in answer.lines():
+    voice.say(plain(_layers_table(answer)))
+    voice.say()
+    lines = verdict_on(answer).lines
+    for line in lines:
         voice.say(line)
-    voice.document(answer.to_json())
+    voice.document({**answer.to_json(), "verdict": list(lines)})
 
 
 @app.command()
@@ -297,11 +301,12 @@ def _broken(records: Sequence[Any]) -> int:
     return int(any(record.outcome in BROKEN for record in records))
 
 
-def _verdict(voice: Any, records: Sequence[Any], results: Path) -> list[str]:
+def _verdict(voice: Any, records: Sequence[Any]) -> list[str]:
     """The three lines that end a run: the answer with its interval, the reason to doubt it, the next command."""
-    from sparsebench.desk.verdict import verdict
+    from sparsebench.desk.frame import frame
+    from sparsebench.desk.verdict import verdict_of
 
-    lines = list(verdict(records, results))
+    lines = list(verdict_of(frame(records)).lines) if records else []
     voice.say()
     for line in lines:
         voice.say(line)
@@ -324,7 +329,26 @@ def _models(results: Path, machine: str | None, model: Path | None) -> Any:
 
 
 def _say_errors(voice: Any, models: Any) -> None:
-    voice.say(models.describe())
+    """The held-out errors of every model, as a table."""
+    from sparsebench.listing import plain
+
+    head = ("kernel", "levels", "left out", "predicted", "mean error", "within 10 %", "worst of 95 %")
+    rows = [
+        (row.kernel, row.levels, row.how, str(row.n), *(units.percent(round(x, 3)) for x in (row.mape, row.within_10, row.p95)))
+        for row in models.errors.itertuples()
+    ]
+    voice.say("Errors of the fit on trials it had not seen:")
+    voice.say(plain((head, rows)))
+
+
+def _layers_table(answer: Any) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    head = ("layer", "kernel", "dense", "planned", "speedup", "irf", "")
+    rows = [
+        (row.layer, row.kernel, units.seconds(row.dense_s), units.seconds(row.time_s), f"{row.speedup:.2f}x",
+         "" if row.stays_dense else f"{row.irf:.2f}", row.why)
+        for row in answer.frame().itertuples()
+    ]  # fmt: skip
+    return head, rows
 
 
 def _predictions(network: Any, models: Any, machine: str, patterns: Sequence[str], sparsity: float) -> list[Any]:
@@ -345,8 +369,10 @@ def _predictions(network: Any, models: Any, machine: str, patterns: Sequence[str
 
 
 def _say_predictions(voice: Any, predictions: Sequence[Any]) -> None:
+    from sparsebench.desk.verdict import verdict_on
+
     for answer in predictions:
-        voice.say(answer.lines()[0])
+        voice.say(verdict_on(answer).answer)
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ PARAMS: Mapping[str, Any] = {
     "tile": Size,
     "row_repeat": Count,
     "outer_sparsity": Sparsity,
-    "ablated": Sparsity,
+    "ablated": float,
     "levels": Annotated[list[LevelKeys], Limits(min_length=1)],
 }
 

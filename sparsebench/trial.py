@@ -187,9 +187,13 @@ def plan_trials(
     count = 0
     for problem in problems:
         questions = [(question, _group(groups, question.case, kernels)) for question in problem.questions(tensors)]
-        count += len(questions) * sum(len(arm.params) * len(arm.sparsities) * len(seeds) * len(names) for arm, names in chosen)
+        count += len(questions) * sum(
+            len(arm.params) * len(arm.sparsities) * len(seeds) * len(names) for arm, names in chosen
+        )
         if count > MOST_TRIALS:
-            raise SuiteError(f"{problem.at}: at most {MOST_TRIALS} trials are planned, up to here {count} were asked for; ask for less")
+            raise SuiteError(
+                f"{problem.at}: at most {MOST_TRIALS} trials are planned, {count} are asked for up to here; ask less"
+            )
         for (arm, names), (question, group) in product(chosen, questions):
             for case in arm.cases(question, seeds):
                 group.add(case, question.data, names)

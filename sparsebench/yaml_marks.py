@@ -180,7 +180,7 @@ class _Walk:
         return None
 
     def mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
-        """The mapping as a dict of text keys; its own keys replace those that `<<` brings in, earlier ones later ones."""
+        """The mapping as a dict of text keys; its own keys replace those that `<<` brings in."""
         found = self.merged([child for key, child in node.value if key.tag == f"{_CORE}merge"], loc)
         own: set[str] = set()
         for key_node, child in node.value:

@@ -5,6 +5,7 @@ Pydantic stands only here and in the schemas built on `Keys`; what leaves them i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -129,7 +130,7 @@ def _sentence(error: Any, model: type[Keys], loc: Loc) -> str:
     if kind in ("too_short", "too_long") and context.get("min_length", context.get("max_length")) == 2:
         return f"{name} must be two whole numbers, [rows, columns], found {shown(found)}; write for example [4, 1]"
     if kind == "too_short":
-        return f"{name} must not be empty, found []; without an entry there is nothing to do, give at least one"
+        return f"{name} must not be empty, found {found!r}; without an entry there is nothing to do, give at least one"
     if kind not in _ASKED:
         return f"{name}: {error['msg']}, found {shown(found)}; see the suites that ship with sparsebench"
     return f"{name} must be {_ASKED[kind].format(**context)}, found {shown(found)}{_remedy(kind, found)}"
@@ -137,17 +138,22 @@ def _sentence(error: Any, model: type[Keys], loc: Loc) -> str:
 
 def _remedy(kind: str, found: Any) -> str:
     if kind in ("int_type", "float_type") and isinstance(found, str):
-        try:
-            return (
-                f"; write {float(found):.12g} (quotes, or an exponent without a point as in 1e3, make it text in YAML)"
-            )
-        except ValueError:
+        number = _number(found)
+        if number is None:
             return "; write a number"
+        return f"; write {number:.12g} (YAML takes quotes, and exponents without a point as in 1e3, for text)"
     if kind == "string_type" and not isinstance(found, dict | list):
         return "; put it in quotes (YAML reads on, off, yes and no as true and false)"
     if kind == "int_type" and isinstance(found, float) and found.is_integer():
         return f"; write {found:.0f}"
     return f"; write {_ASKED[kind]}" if kind.endswith("_type") else "; choose another value"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
 
 
 def shown(value: Any) -> str:

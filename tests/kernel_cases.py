@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from sparsebench import Case, Conv, Kernel, Machine
+from sparsebench import Case, Conv, Kernel, Launch, Machine, load_kernels
 from sparsebench.lab import build
-from sparsebench.lab.check import Question, Reference
+from sparsebench.lab.build import CpuToolchain
+from sparsebench.lab.check import Question, Reference, as_columns
 from sparsebench.patterns import Draw, pattern_from
+
+MACHINE = Machine.here("cpu")
+KERNELS = [kernel for kernel in load_kernels() if "cpu" in kernel.devices]
+OWN = [kernel for kernel in KERNELS if kernel.body]
 
 # Compiler flags for the vectors of other machines; an ARM one has a single width.
 NARROWER_VECTORS: Mapping[str, tuple[str, ...]] = {"native": ()} | (
@@ -110,11 +116,11 @@ PROBLEMS: Mapping[str, tuple[Problem, ...]] = {
 }
 
 
-def problems_for(kernel: Kernel, machine: Machine) -> list[Problem]:
+def problems_for(kernel: Kernel) -> list[Problem]:
     """The problems whose pattern this kernel takes, those its limits refuse left out."""
     patterns = kernel.format.patterns or (("dense",) if kernel.format.name == "dense" else ("dense", "unstructured"))
     listed = [problem for name in patterns for problem in PROBLEMS[name]]
-    return [problem for problem in listed if kernel.why_not(problem.case(kernel, 8), machine) is None]
+    return [problem for problem in listed if kernel.why_not(problem.case(kernel, 8), MACHINE) is None]
 
 
 def convolution_for(kernel: Kernel, conv: Conv, m: int = 8) -> Case:
@@ -140,6 +146,53 @@ def question_for(case: Case, data: str = "normal") -> tuple[Question, Draw]:
 def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
     """X as the kernel gets it: a fresh contiguous copy, [n, k] for layout batch."""
     return np.array(x.T if case.conv is None and case.layout == "batch" else x, dtype=np.float32, order="C")
+
+
+def example(kernel: Kernel) -> Case:
+    """A plain case: the kernel's largest problem, or a convolution where it takes nothing else."""
+    if "gemm" not in kernel.ops:
+        return convolution_for(kernel, CONVOLUTIONS[0])
+    return max(problems_for(kernel), key=lambda problem: problem.m).case(kernel, 24)
+
+
+def prepared(
+    kernel: Kernel, case: Case, question: Question, draw: Draw, toolchain: CpuToolchain, x: np.ndarray | None = None
+) -> Launch:
+    """The kernel ready to answer `question`, or to multiply its W with another `x` already in layout."""
+    packed = kernel.format.from_dense(question.w, draw.mask, draw.structure)
+    return kernel.prepare(case, packed, in_layout(question.x, case) if x is None else x, toolchain)
+
+
+def answer(launch: Launch, case: Case) -> np.ndarray:
+    """Y [m, n] of one call that finds NaN in its output."""
+    if launch.y is not None:
+        launch.y.fill(np.nan)
+    return as_columns(np.asarray(launch.run()), case)
+
+
+def solve(kernel: Kernel, case: Case, toolchain: CpuToolchain, data: str) -> str:
+    """What the gate says about one answer: nothing when it is right."""
+    question, draw = question_for(case, data)
+    launch = prepared(kernel, case, question, draw, toolchain)
+    if launch.y is not None:
+        launch.y.fill(np.nan)
+    return question.judge(launch.run(), case).reason
+
+
+def each(kernels: list[Kernel]) -> list[Any]:
+    """Test parameters, one a kernel; those that lack something here are skipped with what to install."""
+    return [pytest.param(kernel, id=kernel.name, marks=lacking(kernel)) for kernel in kernels]
+
+
+def lacking(kernel: Kernel) -> list[pytest.MarkDecorator]:
+    """A skip for each need of the kernel that is not met here."""
+    missing = [reason for need in kernel.needs if (reason := build.missing_need(need))]
+    return [pytest.mark.skip(reason=reason) for reason in missing]
+
+
+def strict_compiler() -> str:
+    """The machine's C compiler as $CC names it, with warnings that are errors."""
+    return " ".join([*build.compiler(), "-Wall", "-Wextra", "-Werror"])
 
 
 @st.composite

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.case import Case
+from sparsebench.case import Case, Source
 from sparsebench.desk.observe import blocks_of
 from sparsebench.patterns import kept_units
 from sparsebench.record import Protocol, Record, record_key
@@ -58,9 +58,15 @@ class World:
             for share, kept, bh, bw in _levels(case, nnz)
         )
 
-    def record(self, case: Case, kernel: str, baselines: Sequence[str] = ("dense.onednn", "dense.torch")) -> Record:
-        """The ok record of one trial."""
-        nnz = case.m * case.k if case.pattern == "dense" else kept_of(case)
+    def record(
+        self,
+        case: Case,
+        kernel: str,
+        baselines: Sequence[str] = ("dense.onednn", "dense.torch"),
+        nnz: int | None = None,
+    ) -> Record:
+        """The ok record of one trial; `nnz` where a file decides it."""
+        nnz = kept_of(case) if nnz is None else nnz
         names = list(dict.fromkeys([kernel, *baselines]))
         rng = np.random.default_rng([self.seed, int(case.key[:12], 16), len(kernel), sum(map(ord, kernel))])
         shared = rng.normal(0, self.noise, self.rounds)
@@ -117,6 +123,8 @@ class World:
 def kept_of(case: Case) -> int:
     """Nonzeros that the case's pattern keeps."""
     entries = case.m * case.k
+    if case.pattern == "dense":
+        return entries
     levels = [(s if s is not None else case.sparsity or 0.0, bh * bw) for s, bh, bw in blocks_of(case)]
     return sum(kept_units(sparsity, entries // area) * area for sparsity, area in levels)
 
@@ -166,3 +174,17 @@ def usual_world(**changed: Any) -> World:
         "condensed.c": lambda kept, bh, bw, n: 1.2 * smooth_rate(kept, bh, bw, n),
     }
     return World(**{"rates": rates, "floor_s": 2e-6, "noise": 0.02, "shape_noise": 0.02, **changed})
+
+
+def file_records(world: World, count: int, ns: Iterable[int] = (1, 64), kernel: str = "csr.c") -> list[Record]:
+    """Records of `count` pruned layers, as a folder of .smtx files makes them: each its own shape and sparsity."""
+    rng, found = np.random.default_rng(world.seed), []
+    for number in range(count):
+        m, k = (int(side) for side in rng.choice([64, 128, 256, 512, 1024, 2048], 2))
+        nnz = int(m * k * rng.choice([0.2, 0.1, 0.05, 0.02]) * rng.uniform(0.7, 1.3))
+        source = Source(f"layer_{number}.smtx", None, f"{number:064x}")
+        for n in ns:
+            case = Case(m=m, k=k, n=n, pattern="file", source=source)
+            found += [world.record(case.problem, name) for name in DENSE_SECONDS_PER_FLOP]
+            found.append(world.record(case, kernel, nnz=nnz))
+    return found

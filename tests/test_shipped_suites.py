@@ -20,7 +20,11 @@ def test_plans(tmp_path: Path, name: str) -> None:
     assert made.name == name
     assert made.about == about(made.path) != ""
     assert {trial.case.pattern for trial in trials} - {"dense"}
-    assert all(not trial.case.pattern_object.why_not(trial.case.m, trial.case.k, trial.case.sparsity) for trial in trials if name != "dlmc")
+    assert all(
+        not trial.case.pattern_object.why_not(trial.case.m, trial.case.k, trial.case.sparsity)
+        for trial in trials
+        if name != "dlmc"
+    )
 
 
 def test_quick_stays_quick(tmp_path: Path) -> None:
@@ -28,6 +32,14 @@ def test_quick_stays_quick(tmp_path: Path) -> None:
     made = Suite.load(resolve_suite("quick"))
     trials = made.trials(all_kernels())
     sparse = Counter(trial.kernel for trial in trials if trial.case.pattern != "dense")
-    assert sparse == {"csr.c": 15, "csr.torch": 5, "bsr.c": 30, "bsr.scipy": 5, "condensed.c": 15, "hbs.c": 5, "rbgp4.c": 10}
+    assert sparse == {
+        "csr.c": 15,
+        "csr.torch": 5,
+        "bsr.c": 30,
+        "bsr.scipy": 5,
+        "condensed.c": 15,
+        "hbs.c": 5,
+        "rbgp4.c": 10,
+    }
     assert len({trial.case.problem.key for trial in trials}) == 7
     assert made.protocol.budget_s * len(trials) < 60

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planning import KERNELS, SMTX, mistakes, spots, suite
+from planning import KERNELS, SMTX, mistakes, spots, suite, survived, told
 
-from sparsebench.errors import BadInput, SuiteError
+from sparsebench.errors import SuiteError
 from sparsebench.kernel import all_kernels
 from sparsebench.record import Protocol
 from sparsebench.suite import Suite, about, resolve_suite, shipped_suites
+
 
 @pytest.fixture(autouse=True)
 def _named_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +52,10 @@ def test_single_values_count_as_lists_and_repeats_as_one(tmp_path: Path) -> None
 
 
 def test_params_are_json_data_with_the_patterns_defaults(tmp_path: Path) -> None:
-    rbgp4 = "{pattern: rbgp4, rbgp4: {tile: [128, 32], row_repeat: 4, outer_sparsity: 0.5}, sparsity: 0.75, kernels: [rbgp4.c]}"
-    levels = "{pattern: hierarchical, levels: [{block: [4, 1], sparsity: 0.63}, {block: [1, 1], sparsity: 0.97}], kernels: [hbs.c]}"
+    graphs = "{tile: [128, 32], row_repeat: 4, outer_sparsity: 0.5}"
+    rbgp4 = f"{{pattern: rbgp4, rbgp4: {graphs}, sparsity: 0.75, kernels: [rbgp4.c]}}"
+    blocks = "[{block: [4, 1], sparsity: 0.63}, {block: [1, 1], sparsity: 0.97}]"
+    levels = f"{{pattern: hierarchical, levels: {blocks}, kernels: [hbs.c]}}"
     assert suite(tmp_path, text_of(arm=rbgp4)).arms[0].params == (
         {"tile": [128, 32], "row_repeat": 4, "block": [1, 1], "outer_sparsity": 0.5},
     )
@@ -64,124 +67,35 @@ def test_params_are_json_data_with_the_patterns_defaults(tmp_path: Path) -> None
         assert suite(tmp_path, text_of(arm=arm)).arms[0].params == (params,)
 
 
-# ^ stands before the place that the message must name.
-WRONG_TOP = {
-    "unknown key": ("^abuot: b\n", "unknown key 'abuot'; did you mean 'about'?"),
-    "about": ("about: ^[1]\n", "about must be text, found [1]; write text"),
-    "seed": ("seeds: [0, ^-1]\n", "seeds must be at least 0, found -1; choose another value"),
-    "seed text": ("seeds: ^'1'\n", "seeds must be a whole number, found the text '1'; write 1 (quotes, or an exponent"),
-    "no seeds": ("seeds: ^[]\n", "seeds must not be empty, found []; without an entry there is nothing to do, give at least"),
-    "protocol": ("protocol: ^fast\n", "protocol must be a mapping of keys, found the text 'fast'; write a mapping of keys"),
-    "protocol key": ("protocol: {^budget: 1}\n", "unknown key 'budget'; did you mean 'budget_s'?"),
-    "cache": ("protocol: {cache: [hot, ^cool]}\n", "cache must be one of hot, weights_cold, cold, found 'cool'; did you mean 'cold'?"),
-    "no cache": ("protocol: {cache: ^[]}\n", "cache must not be empty, found []"),
-    "threads": ("protocol: {threads: ^0}\n", "threads must be at least 1, found 0; choose another value"),
-    "threads bool": ("protocol: {threads: ^yes}\n", "threads must be a whole number, found true; write a whole number"),
-    "budget": ("protocol: {budget_s: ^0}\n", "budget_s must be above 0.0, found 0; choose another value"),
-    "budget inf": ("protocol: {budget_s: ^.inf}\n", "budget_s must be at most 86400.0, found inf; choose another value"),
-    "exponent": ("protocol: {budget_s: ^1e3}\n", "budget_s must be a number, found the text '1e3'; write 1000 (quotes, or an"),
-    "precision": ("protocol: {precision: ^1.0}\n", "precision must be below 1.0, found 1.0; choose another value"),
-    "precision nan": ("protocol: {precision: ^.nan}\n", "precision must be below 1.0, found nan; choose another value"),
-    "plugin type": ("plugins: [^3]\n", "plugins must be text, found 3; put it in quotes (YAML reads on, off, yes and no as"),
-}  # fmt: skip
-
-WRONG_PROBLEM = {
-    "no mapping": ("^3", "a problem takes m and k, or matrices, or weights, or network; found no mapping of keys, write"),
-    "no kind": ("^{n: 3}", "a problem takes m and k, or matrices, or weights, or network; found n, write for example {m:"),
-    "empty": ("^{}", "a problem takes m and k, or matrices, or weights, or network; found no key, write for example {m: 768"),
-    "typo": ("{^matrixes: x, n: 1}", "a problem takes m and k, or matrices, or weights, or network; found matrixes, n; did you mean 'matrices'?"),
-    "two kinds": ("^{m: 1, k: 1, n: 1, network: vit-b16}", "a problem takes m and k, or matrices, or weights, or network; found m and k and network, write one problem for each"),
-    "no k": ("^{m: 1, n: 1}", "the key 'k' is missing; add it"),
-    "no n": ("^{m: 1, k: 1}", "the key 'n' is missing; add it"),
-    "m zero": ("{m: ^0, k: 1, n: 1}", "m must be at least 1, found 0; choose another value"),
-    "m huge": ("{m: ^2147483648, k: 1, n: 1}", "m must be at most 2147483647, found 2147483648; choose another value"),
-    "n text": ("{m: 1, k: 1, n: [1, ^'64']}", "n must be a whole number, found the text '64'; write 64 (quotes, or an exponent"),
-    "n float": ("{m: 1, k: 1, n: ^64.0}", "n must be a whole number, found 64.0; write 64"),
-    "n bool": ("{m: 1, k: 1, n: ^true}", "n must be a whole number, found true; write a whole number"),
-    "n empty": ("{m: 1, k: 1, n: ^[]}", "n must not be empty, found []; without an entry there is nothing to do, give at least one"),
-    "n null": ("{m: 1, k: 1, n:^}", "a value was asked for, found nothing; give one, or remove the key"),
-    "n octal": ("{m: 1, k: 1, n: ^010}", "a plain number was asked for, found 010, to YAML 8; write 8, or put it in quotes"),
-    "n twice": ("{m: 1, k: 1, n: 1, ^n: 2}", "a key may stand once, found 'n' again, first on line 3; remove one of the two"),
-    "dtype": ("{m: 1, k: 1, n: 1, dtype: ^float}", "dtype must be one of float32, float16, bfloat16, found 'float'; did you mean 'float32'?"),
-    "math": ("{m: 1, k: 1, n: 1, math: [^tf23]}", "math must be one of ieee, tf32, tf32x3, found 'tf23'; did you mean 'tf32'?"),
-    "layout": ("{m: 1, k: 1, n: 1, layout: ^batches}", "layout must be one of feature, batch, found 'batches'; did you mean 'batch'?"),
-    "tf32 of halves": ("{m: 1, k: 1, n: 1, dtype: [float32, float16], math: ^[ieee, tf32]}", "math ieee, tf32 was asked for float16 too, but tf32 and tf32x3 multiply float32; give float16 a problem of its own, with math ieee"),
-    "network": ("{network: ^vit-b61, batch: 1}", "network 'vit-b61' is neither a file below "),
-    "network n": ("{network: vit-b16, batch: 1, ^n: 2}", "unknown key 'n'; there are batch, dtype, layout, math, network"),
-    "no batch": ("^{network: vit-b16}", "the key 'batch' is missing; add it"),
-    "matrices": ("{matrices: ^'**/*.smtx', n: 1}", "no file matches '**/*.smtx' below "),
-    "weights": ("{weights: ^model.safetensors, n: 1}", "no file matches 'model.safetensors' below "),
-    "tensors of matrices": ("{matrices: '*.yaml', ^tensors: a, n: 1}", "unknown key 'tensors'; there are dtype, layout, math, matrices, n"),
-}  # fmt: skip
-
-WRONG_ARM = {
-    "no mapping": ("^block", "arms must be a mapping of keys, found the text 'block'; write a mapping of keys"),
-    "pattern": (ARM.replace("n: block", "n: ^blok"), "pattern must be one of dense, unstructured, block, constant_fan_in, hierarchical, rbgp4, file, found 'blok'; did you mean 'block'?"),
-    "no pattern": ("^{kernels: [csr.c]}", "the key 'pattern' is missing; add it"),
-    "no kernels": ("^{pattern: unstructured, sparsity: 0.5}", "the key 'kernels' is missing; add it"),
-    "kernels empty": ("{pattern: unstructured, sparsity: 0.5, kernels: ^[]}", "kernels must not be empty, found []"),
-    "kernel": ("{pattern: unstructured, sparsity: 0.5, kernels: [csr.c, ^csr.toch]}", "no kernel is called 'csr.toch'; did you mean 'csr.torch'?"),
-    "kernel glob": ("{pattern: unstructured, sparsity: 0.5, kernels: ^'crs.*'}", "no kernel is called 'crs.*'; did you mean 'csr.c'?"),
-    "kernel nowhere near": ("{pattern: unstructured, sparsity: 0.5, kernels: ^qqq}", "no kernel is called 'qqq'; there are bsr.c, bsr.cuda, condensed.c"),
-    "format": ("{pattern: unstructured, sparsity: 0.5, kernels: ^['hbs.*']}", "no kernel of this arm can store pattern unstructured: hbs.c stores hierarchical; name others"),
-    "no sparsity": ("^{pattern: unstructured, kernels: [csr.c]}", "the key 'sparsity' is missing; add it"),
-    "sparsity": (ARM.replace("0.5", "^1.2"), "sparsity must be in [0, 1), found 1.2; 0.9 means that a tenth of the weights is kept"),
-    "sparsity one": (ARM.replace("0.5", "[0.5, ^1]"), "sparsity must be in [0, 1), found 1.0; 0.9 means"),
-    "sparsity below": (ARM.replace("0.5", "^-0.1"), "sparsity must be in [0, 1), found -0.1; 0.9 means"),
-    "sparsity nan": (ARM.replace("0.5", "^.nan"), "sparsity must be in [0, 1), found nan; 0.9 means"),
-    "sparsity text": (ARM.replace("0.5", "^'0.5'"), "sparsity must be a number, found the text '0.5'; write 0.5"),
-    "sparsity word": (ARM.replace("0.5", "^high"), "sparsity must be a number, found the text 'high'; write a number"),
-    "sparsity empty": (ARM.replace("0.5", "^[]"), "sparsity must not be empty, found []"),
-    "sparsity fixed": ("{pattern: dense, ^sparsity: 0.5, kernels: ['dense.*']}", "unknown key 'sparsity'; there are kernels, pattern"),
-    "block zero": (ARM.replace("[4, 1]", "[4, ^0]"), "block must be at least 1, found 0; choose another value"),
-    "second block zero": (ARM.replace("[4, 1]", "[[4, 1], [^0, 4]]"), "block must be at least 1, found 0; choose another value"),
-    "block of one": (ARM.replace("[4, 1]", "^[4]"), "block must be two whole numbers, [rows, columns], found [4]; write for example [4, 1]"),
-    "block number": (ARM.replace("[4, 1]", "^4"), "block must be a list, found 4; write a list"),
-    "block elsewhere": ("{pattern: unstructured, ^block: [4, 1], sparsity: 0.5, kernels: [csr.c]}", "unknown key 'block'; there are from, kernels, pattern, sparsity"),
-    "no levels": ("{pattern: hierarchical, levels: ^[], kernels: [hbs.c]}", "levels must not be empty, found []"),
-    "levels": ("{pattern: hierarchical, levels: ^[{block: [4, 2], sparsity: 0.6}, {block: [3, 1], sparsity: 0.9}], kernels: [hbs.c]}", "blocks of a level must divide those of the level before: 3x1 of level 2 does not divide 4x2 of level 1"),
-    "level key": ("{pattern: hierarchical, levels: [{block: [4, 2], ^sparcity: 0.6, sparsity: 0.6}], kernels: [hbs.c]}", "unknown key 'sparcity'; did you mean 'sparsity'?"),
-    "level sparsity": ("{pattern: hierarchical, levels: [{block: [4, 2], sparsity: ^1.0}], kernels: [hbs.c]}", "sparsity must be in [0, 1), found 1.0; 0.9 means"),
-    "levels keep too much": ("{pattern: hierarchical, levels: ^[{block: [4, 2], sparsity: 0.2}, {block: [1, 1], sparsity: 0.2}], kernels: [hbs.c]}", "levels keep 80 % + 80 % = 160 % of the weights"),
-    "rbgp4": ("^{pattern: rbgp4, sparsity: 0.5, kernels: [rbgp4.c]}", "the key 'rbgp4' is missing; add it"),
-    "rbgp4 key": ("{pattern: rbgp4, rbgp4: {tile: [8, 8], ^row_repeats: 2}, sparsity: 0.5, kernels: [rbgp4.c]}", "unknown key 'row_repeats'; did you mean 'row_repeat'?"),
-    "rbgp4 tile": ("{pattern: rbgp4, rbgp4: {tile: [8, ^0]}, sparsity: 0.5, kernels: [rbgp4.c]}", "tile must be at least 1, found 0; choose another value"),
-    "rbgp4 outer": ("{pattern: rbgp4, rbgp4: ^{tile: [8, 8], outer_sparsity: 0.6}, sparsity: 0.75, kernels: [rbgp4.c]}", "outer_sparsity must be 1 - 2**-j ("),
-    "ablated": ("{pattern: constant_fan_in, ablated: ^1.0, sparsity: 0.5, kernels: [condensed.c]}", "sparsity must be in [0, 1), found 1.0"),
-    "from": (ARM.replace("[bsr.c]", "[bsr.c], from: ^magnitudes"), "from must be one of magnitude, random, found 'magnitudes'; did you mean 'magnitude'?"),
-    "from of rbgp4": ("{pattern: rbgp4, rbgp4: {tile: [8, 8]}, from: ^magnitude, sparsity: 0.5, kernels: [rbgp4.c]}", "pattern rbgp4 cannot be pruned from weights, found from: magnitude; write `from: random`"),
-    "file of nothing": ("^{pattern: file, kernels: [csr.c]}", "this arm makes no trials: pattern file needs a problem with matrices or weights; add one"),
-}  # fmt: skip
-
-WRONG = {
-    **{f"top: {name}": (text_of(top=top), message) for name, (top, message) in WRONG_TOP.items()},
-    **{f"problem: {name}": (text_of(problem), message) for name, (problem, message) in WRONG_PROBLEM.items()},
-    **{f"arm: {name}": (text_of(arm=arm), message) for name, (arm, message) in WRONG_ARM.items()},
-    "no mapping": ("^- 1\n", "the file must be a mapping of keys, found [1]; write a mapping of keys"),
-    "no name": (text_of().replace("name: a\n", "about: b\n").replace("about", "^about"), "the key 'name' is missing; add it"),
-    "name leads away": (text_of().replace("name: a", "name: ^../a"), "name must be letters, digits and - _ . since it names the file of results, found '../a'; write for example vit-mlp"),
-    "name of dots": (text_of().replace("name: a", "name: ^.."), "name must be letters, digits and - _ ."),
-    "name number": (text_of().replace("name: a", "name: ^1"), "name must be text, found 1; put it in quotes"),
-    "no problems": ("name: a\nproblems: ^[]\narms:\n  - " + ARM, "problems must not be empty, found []; without an entry"),
-    "no arms": (f"name: a\nproblems:\n  - {PROBLEM}\narms: ^[]\n", "arms must not be empty, found []; without an entry"),
-    "problems missing": ("^name: a\narms:\n  - " + ARM, "the key 'problems' is missing; add it"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("marked", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("marked", "message"), told("suites"))
 def test_each_mistake_and_its_place(tmp_path: Path, marked: str, message: str) -> None:
     text, (place,) = spots(marked)
-    found = mistakes(Suite.load, tmp_path / "suite.yaml", text)
-    assert len(found) == 1
-    assert found[0].startswith(f"{place}: {message}")
+    (found,) = mistakes(Suite.load, tmp_path / "suite.yaml", text)
+    assert found.startswith(f"{place}: {message}")
+
+
+@pytest.mark.parametrize(("marked", "message"), told("suite_tops"))
+def test_each_mistake_above_the_problems(tmp_path: Path, marked: str, message: str) -> None:
+    test_each_mistake_and_its_place(tmp_path, text_of(top=f"{marked}\n"), message)
+
+
+@pytest.mark.parametrize(("marked", "message"), told("suite_problems"))
+def test_each_mistake_in_a_problem(tmp_path: Path, marked: str, message: str) -> None:
+    test_each_mistake_and_its_place(tmp_path, text_of(marked), message)
+
+
+@pytest.mark.parametrize(("marked", "message"), told("suite_arms"))
+def test_each_mistake_in_an_arm(tmp_path: Path, marked: str, message: str) -> None:
+    test_each_mistake_and_its_place(tmp_path, text_of(arm=marked), message)
 
 
 def test_a_problem_that_no_arm_takes(tmp_path: Path) -> None:
     (tmp_path / "a.smtx").write_text(SMTX)
-    marked = "name: a\nproblems:\n  - {matrices: '*.smtx', n: 1}\n  - ^{m: 1, k: 1, n: 1}\narms:\n  - {pattern: file, kernels: [csr.c]}\n"
-    text, (place,) = spots(marked)
+    text, (place,) = spots(
+        text_of("{matrices: '*.smtx', n: 1}\n  - ^{m: 1, k: 1, n: 1}", "{pattern: file, kernels: csr.c}")
+    )
     (found,) = mistakes(Suite.load, tmp_path / "suite.yaml", text)
-    assert found == f"{place}: this problem gets no trials: its only arms are of pattern file, and it brings none; add an arm"
+    assert found.startswith(f"{place}: this problem gets no trials: its only arms are of pattern file, and it brings")
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
@@ -194,7 +108,9 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         "arms:\n"
         "  - ^{^patern: file, kernels: [^nope.c]}\n"
         "  - {pattern: block, block: [^0, 4], sparsity: [0.5, ^1.2], kernels: [^'nope.*'], from: ^weights}\n"
-        "  - {pattern: hierarchical, levels: ^[{block: [4, 1], sparsity: 0.6}, {block: [3, 1], sparsity: 0.9}], kernels: ^[]}\n"
+        "  - pattern: hierarchical\n"
+        "    levels: ^[{block: [4, 1], sparsity: 0.6}, {block: [3, 1], sparsity: 0.9}]\n"
+        "    kernels: ^[]\n"
     )
     found = mistakes(Suite.load, tmp_path / "suite.yaml", text)
     assert [line.split(": ")[0] for line in found] == places
@@ -231,11 +147,13 @@ def test_a_real_plugin_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert suite(tmp_path, text_of(arm=arm, top="plugins: [mine.py]\n")).arms[0].kernels == ("csr.mine",)
 
 
-def test_a_plugin_that_is_gone_is_one_mistake_and_no_glob_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_that_is_gone_is_one_mistake_and_no_glob_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sparsebench.suite.all_kernels", all_kernels)
     text, (place,) = spots(text_of(arm=ARM.replace("bsr.c", "its.own"), top="plugins: ^[gone.py]\n"))
     (found,) = mistakes(Suite.load, tmp_path / "suite.yaml", text)
-    assert found == f"{place}: plugin {tmp_path / 'gone.py'} was not found; give the path of a Python file that ends in KERNELS = [...]"
+    assert found.startswith(f"{place}: plugin {tmp_path / 'gone.py'} was not found; give the path of a Python file")
 
 
 def test_a_data_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -260,19 +178,28 @@ def test_about_needs_neither_data_nor_kernels(tmp_path: Path) -> None:
 
 
 NUMBERS = st.integers(-2, 9) | st.floats() | st.sampled_from([0.5, 0.9, 10**400])
-WORDS = st.sampled_from(["a", "", "block", "file", "csr.*", "float32", "tf32", "hot", "magnitude", "vit-b16", "\0", "[", "**"])
+WORDS = st.sampled_from(
+    ["a", "", "block", "file", "csr.*", "float32", "tf32", "hot", "magnitude", "vit-b16", "\0", "[", "**"]
+)
 LEAVES = st.none() | st.booleans() | NUMBERS | WORDS
-VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=2), max_leaves=6)
-PROBLEM_KEYS = "m k n matrices weights tensors network batch dtype math layout".split()
-ARM_KEYS = "pattern kernels sparsity block levels rbgp4 ablated from".split()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=2), max_leaves=6
+)
+PROBLEM_KEYS = ["m", "k", "n", "matrices", "weights", "tensors", "network", "batch", "dtype", "math", "layout"]
+ARM_KEYS = ["pattern", "kernels", "sparsity", "block", "levels", "rbgp4", "ablated", "from"]
 ARMS = st.fixed_dictionaries(
-    {"pattern": st.sampled_from(["dense", "block", "file", "unstructured", "rbgp4", "hierarchical", 3]), "kernels": WORDS},
-    optional={key: VALUES for key in ARM_KEYS[2:]},
+    {
+        "pattern": st.sampled_from(["dense", "block", "file", "unstructured", "rbgp4", "hierarchical", 3]),
+        "kernels": WORDS,
+    },
+    optional=dict.fromkeys(ARM_KEYS[2:], VALUES),
 )
 SUITES = st.fixed_dictionaries(
     {
         "name": st.just("a") | LEAVES,
-        "problems": st.lists(st.dictionaries(st.sampled_from(PROBLEM_KEYS), VALUES) | st.just({"m": 8, "k": 8, "n": 1}), max_size=3),
+        "problems": st.lists(
+            st.dictionaries(st.sampled_from(PROBLEM_KEYS), VALUES) | st.just({"m": 8, "k": 8, "n": 1}), max_size=3
+        ),
         "arms": st.lists(ARMS | VALUES, max_size=3),
     },
     optional={"seeds": VALUES, "protocol": VALUES, "plugins": VALUES, "about": VALUES, "more": VALUES},
@@ -287,7 +214,5 @@ def test_any_structure_is_planned_or_a_bad_input(tmp_path_factory: pytest.TempPa
     path.write_text(yaml.safe_dump(data))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("sparsebench.suite.all_kernels", lambda plugins: KERNELS)
-        try:
-            assert Suite.load(path).trials(KERNELS)
-        except BadInput as error:
-            assert str(path.parent) in str(error)
+        trials = survived(lambda: Suite.load(path).trials(KERNELS), path.parent)
+        assert trials is None or len(trials) > 0

@@ -1,7 +1,7 @@
 // condensed.c: Y[m, n] = W[m, k] @ X[k, n], W with the same f nonzeros in each live row and none in the others.
 //
 //   rows     int32 [active]                  rising; the live rows of W
-//   columns  uint16 or int32 [active, f4]    column_bytes says which; 0 <= columns < k; f4: f padded to a multiple of 4
+//   columns  uint16 or int32 [active, f4]    by column_bytes; 0 <= columns < k; f4 is f padded to a multiple of 4
 //   values   float [active, f4]              row-major; 0 in the padding, whose column is one the row owns
 //   x        float [k, n]                    row-major
 //   y        float [m, n]                    row-major, every entry written: rows that are not live get zeros each time
@@ -85,8 +85,8 @@ INLINE void times(Condensed w, int64_t n, const float* x, float* y)
     else FOR_COLUMNS(VECTORS_FOR(2), n, TILE);
 }
 
-void condensed_f32(int64_t m, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows, const void* columns,
-                   const float* values, int64_t n, const float* x, float* y)
+void condensed_f32(int64_t m, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows,
+                   const void* columns, const float* values, int64_t n, const float* x, float* y)
 {
     if (column_bytes == 2) times((Condensed){m, active, f4, rows, columns, 0, values}, n, x, y);
     else times((Condensed){m, active, f4, rows, columns, 1, values}, n, x, y);

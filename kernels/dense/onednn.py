@@ -19,7 +19,7 @@ from sparsebench.kernel import Kernel, Launch, Toolchain
 from .torch import filters, tensors
 
 SOURCE = "oneDNN (Apache-2.0) through torch (BSD-3-Clause)"
-NO_FUSION = ("none", [], "")  # nothing is computed on Y after the product
+NO_FUSION: tuple[str, list[Any], str] = ("none", [], "")  # nothing is computed on Y after the product
 
 
 def operators(*names: str) -> list[Any]:

@@ -28,8 +28,9 @@ def tensors(*arrays: np.ndarray) -> tuple[Any, ...]:
 
 def prepare_linear(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -> Launch:
     """F.linear of x [n, k] into one buffer [n, m]."""
-    from torch.nn.functional import linear
+    import torch
 
+    linear: Any = torch.nn.functional.linear  # its stub does not know `out`
     y = toolchain.output((case.n, case.m))
     x_, w, y_ = tensors(x, packed.values, y)
     return Launch(partial(linear, x_, w, out=y_), y)

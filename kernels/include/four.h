@@ -1,8 +1,8 @@
 // Vectors of four floats, for products with one vector (n = 1), where nonzeros and not columns fill the lanes.
 //
 // Four, whatever the machine has: blocks are often four high or wide, rows of a condensed matrix are padded to fours,
-// and four scalar loads joined to a vector beat the gather instruction (43 against 71 us, condensed 768x3072 at sparsity
-// 0.9, measured on a Zen 5 core). An FMA takes four cycles, so a body keeps several sums in flight.
+// and four loads joined to a vector beat the gather instruction (43 against 71 us, condensed 768x3072, sparsity 0.9,
+// measured on a Zen 5 core). An FMA takes four cycles, so a body keeps several sums in flight.
 #ifndef SPARSEBENCH_FOUR_H
 #define SPARSEBENCH_FOUR_H
 

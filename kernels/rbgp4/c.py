@@ -25,8 +25,9 @@ def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
     """What rbgp4_f32 takes before n, x and y."""
     (bh, bw), (_, tk) = packed.block, packed.tile
     inner = spelled_out(packed.inner, bw)
+    picked = np.empty(inner.shape, np.float32)
     sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk)
-    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
+    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values, picked))
 
 
 KERNELS = [

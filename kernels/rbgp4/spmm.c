@@ -1,20 +1,24 @@
 // rbgp4.c: Y[m, n] = W[m, k] @ X[k, n], W the product of two small graphs: no nonzero has an index of its own.
 //
 //   outer    int32 [u_o, d_o]         0 <= outer < k / tk, tile columns next to each tile row
-//   inner    int32 [u_i, f]           0 <= inner < tk, the columns of a tile that each inner row keeps: those of the inner
-//                                     graph with its blocks spelled out, f = d_i * bw
+//   inner    int32 [u_i, f]           0 <= inner < tk, columns of a tile that each inner row keeps: the inner graph,
+//                                     its blocks spelled out; f = d_i * bw
 //   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
+//   picked   float [u_i, f]           scratch for n = 1
 //   x        float [k, n]             row-major
 //   y        float [u_o * tm, n]      row-major, every entry written
 //
 // Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i], so row_repeat * bh rows share one list.
 //
-// Tiles:    up to 4 rows that share a list x VECTORS_FOR(4) vectors of columns in registers, summed over all outer edges
-//           of their tile row; each load of X serves all of them.
+// Tiles:    up to 4 rows that share a list x VECTORS_FOR(4) vectors of columns in registers, summed over all edges of
+//           the outer graph; each load of X serves all of them. n = 1: x is picked once an edge, for all rows of the
+//           tile, and values are read as they are stored: row by row they lie a tile apart, which no prefetcher follows.
 // Demands:  n >= 1.
 // Moves:    4 bytes a nonzero and 4 * m * n of Y; 4 nonzeros of a column take 4 * n of X from the caches.
-// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 n = 1: x picked once for all tile rows
+// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64
 // Source:   own; the structure is RBGP4's (arXiv 2006.13486).
+
+#include <string.h>
 
 #include "four.h"
 #include "tile.h"
@@ -63,55 +67,52 @@ INLINE void tile(Graphs w, Group group, int rows, Strip strip)
         store_row(sums[j], strip.y + (group.o * tile_rows(w) + group.at[j]) * strip.n, strip);
 }
 
-// n = 1: lanes are neighbours in a list.
-INLINE void dots(Graphs w, Group group, int rows, const float* x, float* y)
-{
-    const int32_t* list = w.inner + group.i * w.f;
-    four partial[4] = {0};
-    float rest[4] = {0};
-    for (int64_t e = group.o * w.d_o; e < (group.o + 1) * w.d_o; ++e) {
-        const float* values = w.values + e * tile_rows(w) * w.f;
-        const float* from = x + w.outer[e] * w.tk;
-        int64_t c = 0;
-        for (; c + 4 <= w.f; c += 4) {
-            four xs = pick_four(from, list + c);
-            UNROLL for (int j = 0; j < rows; ++j) partial[j] += load_four(values + group.at[j] * w.f + c) * xs;
-        }
-        for (; c < w.f; ++c)
-            UNROLL for (int j = 0; j < rows; ++j) rest[j] += values[group.at[j] * w.f + c] * from[list[c]];
-    }
-    UNROLL for (int j = 0; j < rows; ++j) y[group.o * tile_rows(w) + group.at[j]] = sum_of_four(partial[j]) + rest[j];
-}
-
-// DO(group, rows) for all rows of W, those that share a list in fours, and what is left in a two and a one.
-#define FOR_GROUPS(w, DO)                                                                                              \
-    for (int64_t o = 0; o < (w).u_o; ++o)                                                                              \
-        for (int64_t i = 0; i < (w).u_i; ++i) {                                                                        \
-            int64_t first = 0, sharing = (w).row_repeat * (w).bh;                                                      \
-            for (; first + 4 <= sharing; first += 4) DO(group_of(w, o, i, first, 4), 4);                               \
-            for (; first + 2 <= sharing; first += 2) DO(group_of(w, o, i, first, 2), 2);                               \
-            for (; first < sharing; ++first) DO(group_of(w, o, i, first, 1), 1);                                       \
-        }
-
+// All rows of W, those that share a list in fours, and what is left in a two and a one.
 INLINE void times_strip(Graphs w, Strip strip)
 {
-#define DO(group, rows) tile(w, group, rows, strip)
-    FOR_GROUPS(w, DO)
-#undef DO
+    int64_t sharing = w.row_repeat * w.bh;
+    for (int64_t o = 0; o < w.u_o; ++o)
+        for (int64_t i = 0; i < w.u_i; ++i) {
+            int64_t first = 0;
+            for (; first + 4 <= sharing; first += 4) tile(w, group_of(w, o, i, first, 4), 4, strip);
+            for (; first + 2 <= sharing; first += 2) tile(w, group_of(w, o, i, first, 2), 2, strip);
+            for (; first < sharing; ++first) tile(w, group_of(w, o, i, first, 1), 1, strip);
+        }
 }
 
-static void times_vector(Graphs w, const float* x, float* y)
+INLINE float dot(const float* values, const float* x, int64_t count)
 {
-#define DO(group, rows) dots(w, group, rows, x, y)
-    FOR_GROUPS(w, DO)
-#undef DO
+    four partial = {0};
+    float rest = 0;
+    int64_t c = 0;
+    for (; c + 4 <= count; c += 4) partial += load_four(values + c) * load_four(x + c);
+    for (; c < count; ++c) rest += values[c] * x[c];
+    return sum_of_four(partial) + rest;
+}
+
+// sums[0 .. tm) += edge e of the outer graph times x, its values taken in the order they are stored.
+static void add_edge(Graphs w, int64_t e, float* picked, const float* x, float* sums)
+{
+    const float* values = w.values + e * tile_rows(w) * w.f;
+    for (int64_t c = 0; c < w.u_i * w.f; ++c) picked[c] = pick(x + w.outer[e] * w.tk, w.inner[c]);
+    for (int64_t q = 0; q < w.row_repeat; ++q)
+        for (int64_t i = 0; i < w.u_i; ++i)
+            for (int64_t b = 0; b < w.bh; ++b, values += w.f) *sums++ += dot(values, picked + i * w.f, w.f);
+}
+
+static void times_vector(Graphs w, float* picked, const float* x, float* y)
+{
+    memset(y, 0, sizeof(float) * (size_t)(w.u_o * tile_rows(w)));
+    for (int64_t o = 0; o < w.u_o; ++o)
+        for (int64_t e = o * w.d_o; e < (o + 1) * w.d_o; ++e) add_edge(w, e, picked, x, y + o * tile_rows(w));
 }
 
 void rbgp4_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
-               const int32_t* outer, const int32_t* inner, const float* values, int64_t n, const float* x, float* y)
+               const int32_t* outer, const int32_t* inner, const float* values, float* picked,
+               int64_t n, const float* x, float* y)
 {
     Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
 #define TILE(vectors, last, n0) times_strip(w, (Strip){x + (n0), y + (n0), n, vectors, last})
-    if (n == 1) times_vector(w, x, y);
+    if (n == 1) times_vector(w, picked, x, y);
     else FOR_COLUMNS(VECTORS_FOR(4), n, TILE);
 }

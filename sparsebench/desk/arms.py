@@ -15,7 +15,7 @@ import numpy as np
 # pandas: grouping and pivoting of results.
 import pandas as pd
 
-from sparsebench.desk.frame import timed_sparse
+from sparsebench.desk.frame import rows_of, timed_sparse
 
 SETTING = ("machine", "op", "dtype", "math", "layout", "cache", "threads")
 PROBLEM = ("m", "k", "n")
@@ -76,7 +76,7 @@ def best_per_problem(table: pd.DataFrame) -> pd.DataFrame:
     """For each setting, problem and sparsity (to 1 %) the fastest sparse row, sorted by problem."""
     timed = timed_sparse(table).assign(about=lambda rows: rows.requested.fillna(rows.sparsity).round(2))
     best = timed.loc[timed.groupby([*SETTING, *PROBLEM, "file", "about"], sort=True).speedup_total.idxmax()]
-    return best.assign(problem=[problem_text(row) for row in best.itertuples()])
+    return best.assign(problem=[problem_text(row) for row in rows_of(best)])
 
 
 def break_evens(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,4 +113,4 @@ def settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """(text, rows) of each setting of one machine, the default cache first."""
     keys = list(SETTING[1:])
     for _, group in sorted(table.groupby(keys, sort=True), key=lambda pair: pair[0][4] != "weights_cold"):
-        yield setting_text(next(group.itertuples())), group
+        yield setting_text(next(rows_of(group))), group

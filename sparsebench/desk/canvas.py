@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+
 # matplotlib: plots as PNG; its objects only, since pyplot keeps figures alive and needs a display where it finds one.
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from sparsebench import units
@@ -24,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, FAINT = "#222222", "#d9d9d9"
 DPI = 130
+SPARSITIES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # usual ones
 _LEAST_WIDTH_INCHES = 7.0
 
 
@@ -34,8 +38,7 @@ def grid(
     across = columns or (panels if panels < 4 else 2 if panels == 4 else 3)
     down = -(-panels // across)
     size = max(panel_inches[0] * across, _LEAST_WIDTH_INCHES), panel_inches[1] * down + 0.8
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(down, across, squeeze=False, sharey=share_y).ravel().tolist()
     for unused in axes[panels:]:
         unused.set_axis_off()
@@ -104,12 +107,16 @@ def time_axis(axes: Axes, which: str) -> None:
 
 
 def sparsity_axis(axes: Axes, sparsities: Iterable[float]) -> None:
-    """x is -log2(1 - s), so that 50, 75 and 87.5 % are equal steps; ticks at measured sparsities, in percent."""
+    """x is -log2(1 - s), so that 50, 75 and 87.5 % are equal steps; ticks at measured sparsities, or at usual ones."""
     known = sorted({round(s, 3) for s in sparsities})
+    low, high = sparsity_x(known[0]), sparsity_x(known[-1])
+    usual = [s for s in SPARSITIES if low - 0.01 <= sparsity_x(s) <= high + 0.01]
     ticks: list[float] = []
-    for s in known:
-        if not ticks or -math.log2(1 - s) - ticks[-1] > 0.45:
-            ticks.append(-math.log2(1 - s))
+    for s in usual if len(known) > len(SPARSITIES) / 2 and len(usual) > 1 else known:
+        if not ticks or sparsity_x(s) - ticks[-1] > max(0.4, (high - low) / 8):
+            ticks.append(sparsity_x(s))
+    room = max(0.06 * (high - low), 0.25)
+    axes.set_xlim(low - room, high + room)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - 2**-x):.3g} %"))
 
@@ -134,6 +141,7 @@ def plain(text: str) -> str:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes for the same figure."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    canvas, buffer = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()  # type: ignore[no-untyped-call]  # savefig would draw twice: for the layout, and for the file
+    imsave(buffer, np.asarray(canvas.buffer_rgba()), format="png", metadata={"Software": "sparsebench"})  # type: ignore[no-untyped-call]
     return buffer.getvalue()

@@ -86,8 +86,8 @@ def _control_off(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
 
 
 def _busy(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
-    beyond = (table.load - table.threads).max()
-    if pd.isna(beyond) or beyond <= BUSY:
+    beyond = (table.load - table.threads).dropna()
+    if not len(beyond) or beyond.max() <= BUSY:
         return None
     text = f"other work ran beside it: load {table.load.max():.1f} for a run of {winner.threads} thread(s)"
     return Doubt(60, text, f"on a quiet machine: `sparsebench run {_suites(table)} --fresh`")

@@ -16,14 +16,19 @@ from sparsebench.paired import Ratio, median_interval
 from sparsebench.record import Record
 
 COLUMNS = (
-    "machine", "suite", "op", "m", "k", "n", "dtype", "math", "layout", "cache", "threads",
-    "pattern", "arm", "family", "option", "block", "bh", "bw", "levels", "mask", "seed", "sparsity", "requested", "file",
-    "kernel", "format", "dense", "outcome", "reason",
+    "key", "machine", "suite", "op", "m", "k", "n", "dtype", "math", "layout", "cache", "threads",
+    "pattern", "arm", "family", "option", "block", "bh", "bw", "levels", "mask", "seed", "sparsity", "requested",
+    "file", "kernel", "format", "dense", "outcome", "reason",
     "time_s", "low_s", "high_s", "total_s",
     "speedup", "speedup_low", "speedup_high", "speedup_total", "speedup_total_low", "speedup_total_high",
     "baseline", "useful_gflop_per_s", "irf", "irf_total", "rounds", "stop", "flags", "nnz", "format_bytes",
     "moved_bytes", "pack_s", "load", "started_at",
 )  # fmt: skip
+
+_NUMBERS = (
+    "sparsity", "requested", "load", "time_s", "low_s", "high_s", "total_s", "speedup", "speedup_low", "speedup_high",
+    "speedup_total", "speedup_total_low", "speedup_total_high", "useful_gflop_per_s", "irf", "irf_total",
+)  # fmt: skip  # may be missing in every row, and are numbers all the same
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -39,12 +44,17 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Numbers are missing where the outcome is not ok.
     """
     table = pd.DataFrame([row for record in current(records) for row in _rows(record)], columns=list(COLUMNS))
-    return table.astype({"requested": float, "sparsity": float})
+    return table.astype(dict.fromkeys(_NUMBERS, float))
 
 
 def timed_sparse(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that compare a sparse kernel with a dense one."""
     return table[(table.outcome == "ok") & ~table.dense & table.speedup_total.notna()]
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame as named tuples."""
+    return iter(table.itertuples())
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
@@ -57,6 +67,7 @@ def _about(record: Record) -> dict[str, Any]:
     case, blocks = record.case, _blocks(record.case)
     single = len(blocks) == 1
     return {
+        "key": record.key,
         "machine": record.machine,
         "suite": record.suite,
         **{name: getattr(case, name) for name in ("op", "m", "k", "n", "dtype", "math", "layout", "pattern", "seed")},

@@ -24,6 +24,7 @@ from sparsebench.desk.arms import PROBLEM, geomean, problem_text
 from sparsebench.desk.canvas import (
     FAINT,
     INK,
+    SPARSITIES,
     grid,
     left_label,
     legend_below,
@@ -41,7 +42,6 @@ MOST_PANELS = 6
 MOST_LINES = 8
 MOST_ROWS = 14
 MOST_HEATS = 4
-SPARSITIES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # for masks from files
 Drawer = Callable[[pd.DataFrame, FittedModels], Figure | None]
 
 
@@ -101,7 +101,7 @@ def _point(rows: pd.DataFrame) -> tuple[float, float, float, float]:
 def _dress_speedups(axis: Axes, rows: pd.DataFrame, timed: pd.DataFrame, single: bool) -> None:
     axis.axhline(1, color=INK, linewidth=1.2, zorder=1)
     matrices = len(rows[["m", "k", "file"]].drop_duplicates())
-    title = problem_text(rows.iloc[0]) if single else f"n={rows.n.iloc[0]}, {matrices} matrices: mean, least to most"
+    title = problem_text(rows.iloc[0]) if single else f"n={rows.n.iloc[0]}, {matrices} matrices"
     axis.set_title(plain(title), fontsize=9.5, color=INK, loc="left")
     ratio_axis(axis, [*timed.speedup_total_low, *timed.speedup_total_high])
     sparsity_axis(axis, timed.requested.fillna(timed.sparsity))
@@ -144,7 +144,9 @@ def _draw_cells(axis: Axes, cells: pd.DataFrame, norm: LogNorm) -> None:
             told = f"{value:.2f}" if value >= 0.095 else f"{value:.3f}"
             ink = "white" if norm(value) < 0.45 else "black"
             axis.text(column, row, told, ha="center", va="center", fontsize=7.5, color=ink)
-    axis.set_xticks(range(cells.shape[1]), [units.percent(round(at, 3)) for at in cells.columns], fontsize=7.5)
+    axis.set_xticks(
+        range(cells.shape[1]), [units.percent(round(float(at), 3)) for at in cells.columns.tolist()], fontsize=7.5
+    )
     axis.set_yticks(range(cells.shape[0]), [plain(line) for line in cells.index])
     axis.set_xlabel("sparsity", fontsize=9)
 
@@ -249,8 +251,8 @@ PLOTS: tuple[Plot, ...] = (
     ),
     Plot(
         "irf",
-        "The irregularity factor, irf = (1 - sparsity) x speedup (HBsNN). At 1 a kernel turns all the work it saves into "
-        "time saved; it may exceed 1. Medians over matrices and seeds.",
+        "The irregularity factor, irf = (1 - sparsity) x speedup (HBsNN). At 1 a kernel turns all the work it saves "
+        "into time saved; it may exceed 1. Medians over matrices and seeds.",
         irf_surface,
     ),
     Plot(

@@ -11,7 +11,7 @@ import pandas as pd
 from sparsebench import units
 from sparsebench.desk.arms import arms, break_evens, problem_text, settings
 from sparsebench.desk.doubts import Doubt, doubts, skipped_needs
-from sparsebench.desk.frame import frame, timed_sparse
+from sparsebench.desk.frame import frame, rows_of, timed_sparse
 from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.record import Record
 
@@ -59,7 +59,8 @@ def verdict_of(table: pd.DataFrame) -> Verdict:
 def best_arm(rows: pd.DataFrame) -> pd.Series:
     """The fastest arm among those timed on at least half as many problems as the one with most."""
     ranked = arms(rows)
-    return ranked[ranked.problems * 2 >= ranked.problems.max()].iloc[0]
+    found: pd.Series = ranked[ranked.problems * 2 >= ranked.problems.max()].iloc[0]
+    return found
 
 
 def _answer(rows: pd.DataFrame, winner: pd.Series) -> str:
@@ -73,15 +74,16 @@ def _answer(rows: pd.DataFrame, winner: pd.Series) -> str:
         return f"Nothing here beats dense: {reached}"
     won = wins.iloc[0]
     most = units.ratio(won.speedup_total, won.speedup_total_low, won.speedup_total_high)
-    single = f"{won.kernel} on {won.arm} reaches {most} on {problem_text(won)}"
-    return f"Nothing here beats dense on the whole: {reached}; it is beaten in {len(wins)} of {len(timed)} timings: {single}"
+    single = f"{won.kernel} on {won.arm} by {most} on {problem_text(won)}"
+    share = f"{len(wins)} of {len(timed)} timings do beat it, most of all {single}"
+    return f"Nothing here beats dense on the whole: {reached}; {share}"
 
 
 def _where(rows: pd.DataFrame, winner: pd.Series) -> str:
     if winner.problems == 1:
         timed = timed_sparse(rows)
         own = timed[(timed.kernel == winner.kernel) & (timed.arm == winner.arm)]
-        return f"on {problem_text(next(own.itertuples()))}"
+        return f"on {problem_text(next(rows_of(own)))}"
     spread = f"from {units.three_digits(winner.least)}x to {units.three_digits(winner.most)}x"
     undecided = winner.problems - winner.wins - winner.losses
     return f"over {winner.problems} problems ({spread}; faster on {winner.wins}, slower on {winner.losses}" + (
@@ -90,7 +92,7 @@ def _where(rows: pd.DataFrame, winner: pd.Series) -> str:
 
 
 def _break_even(rows: pd.DataFrame, winner: pd.Series) -> str:
-    """From which sparsity the winner's family beats dense, as a range over problems; empty where it was not bracketed."""
+    """From which sparsity the winner's family beats dense, as a range over problems; empty where not bracketed."""
     found = break_evens(rows)
     found = found[(found.kernel == winner.kernel) & (found.family == winner.family)]
     crossing = found[found.verdict == "crosses"].sparsity
@@ -136,16 +138,14 @@ def verdict_on(prediction: NetworkPrediction) -> Verdict:
 def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
     """(strongest reason to doubt, next command) for a prediction."""
     layers, name = prediction.layers, prediction.network
-    measure = f"measure its layers (problems: [{{network: {name}, batch: [{prediction.batch}]}}]) with `sparsebench run SUITE`"
+    problems = f"problems: [{{network: {name}, batch: [{prediction.batch}]}}]"
+    measure = f"`sparsebench run SUITE` with {problems}, then predict again"
     if outside := [layer for layer in layers if layer.extrapolated]:
         first = f"{outside[0].layer.name}: {outside[0].why or outside[0].dense.why}"
         return f"{len(outside)} of {len(layers)} layers lie outside what was measured ({first})", measure
     if guessed := [layer for layer in layers if not layer.dense.measured]:
         return f"the dense time of {len(guessed)} of {len(layers)} layers is predicted, not measured", measure
-    verify = f"sparsebench verify {name}"
     if dense := [layer for layer in layers if layer.why.startswith("stays dense")]:
-        return (
-            f"the pattern does not fit {len(dense)} of {len(layers)} layers ({dense[0].layer.name} {dense[0].why})",
-            verify,
-        )
-    return "sums of single layers leave out what layers do to each other's caches", verify
+        first = f"{dense[0].layer.name} {dense[0].why}"
+        return f"the pattern does not fit {len(dense)} of {len(layers)} layers ({first})", "sparsebench report"
+    return "sums of single layers leave out what layers do to each other's caches", "sparsebench report"

@@ -113,12 +113,14 @@ def markdown(title: str, rows: Sequence[Row], weights: Mapping[str, np.ndarray],
     return f"**{title}**, % of the largest weights kept at 60 % sparsity\n\n{table}\n\n{covers}\n"
 
 
-def main() -> None:
-    """Print the table of every package in PACKAGES."""
+def report() -> str:
+    """The tables of every package in PACKAGES, in Markdown; MissingNeed where one is not installed."""
+    texts = []
     for package, title in PACKAGES.items():
         weights, left_out = prunable(weight_file(package))
-        print(markdown(title, retained_table(weights), weights, left_out))
+        texts.append(markdown(title, retained_table(weights), weights, left_out))
+    return "\n".join(texts)
 
 
 if __name__ == "__main__":
-    main()
+    print(report())

@@ -1,0 +1,23 @@
+"""What several test files share: one toolchain in which each body is compiled once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from kernel_cases import OWN, strict_compiler
+from sparsebench.kernels._product import IM2COL
+
+from sparsebench.lab.build import CpuToolchain, missing_need
+
+
+@pytest.fixture(scope="session")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
+    """One toolchain for all, with every own body built (where there is a compiler); a warning is an error."""
+    shared = CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
+    if missing_need("cc") is None:
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+            patch.setenv("CC", strict_compiler())
+            list(pool.map(shared.c, [IM2COL, *{Path(kernel.home.parent, kernel.body) for kernel in OWN}]))
+    return shared

@@ -1,0 +1,141 @@
+"""Laws of the own C bodies: inside their arrays, on vectors of every width, and as their faces say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_cases import (
+    CONVOLUTIONS,
+    MACHINE,
+    NARROWER_VECTORS,
+    OWN,
+    convolution_for,
+    each,
+    example,
+    prepared,
+    problems_for,
+    question_for,
+    solve,
+    strict_compiler,
+)
+from sparsebench.kernels._product import is_plain
+
+from sparsebench import Conv
+from sparsebench.errors import SparsebenchError
+from sparsebench.lab import build
+from sparsebench.lab.build import CpuToolchain, missing_need
+
+GUARDED = Path(__file__).with_name("guarded.py")
+
+needs_cc = pytest.mark.skipif(missing_need("cc") is not None, reason="needs a C compiler")
+every_body = pytest.mark.parametrize("kernel", each(OWN))
+every_convolution = pytest.mark.parametrize("kernel", each([kernel for kernel in OWN if "conv2d" in kernel.ops]))
+
+
+# ---------------------------------------------------------------------------------------------------- out of bounds
+
+
+def run_guarded(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """tests/guarded.py in a process of its own, where a byte read or written beside an array kills it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CC": strict_compiler()}
+    command = [sys.executable, str(GUARDED), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@needs_cc
+@pytest.mark.parametrize("side", ["end", "start"])
+def test_bodies_stay_inside_their_arrays(side, toolchain):
+    done = run_guarded(side, str(toolchain.cache))
+    assert done.returncode == 0, f"died in {done.stdout.splitlines()[-1:]}: {done.stderr[-2000:]}"
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {kernel.name for kernel in OWN}
+
+
+@needs_cc
+@pytest.mark.parametrize("fault", ["reads-after-x", "reads-before-x", "writes-after-y"])
+def test_a_planted_step_out_of_bounds_is_caught(fault, tmp_path):
+    done = run_guarded("start" if "before" in fault else "end", str(tmp_path), fault)
+    assert done.returncode < 0
+    assert "done" not in done.stdout
+
+
+@needs_cc
+def test_without_a_fault_the_planted_body_lives(tmp_path):
+    done = run_guarded("end", str(tmp_path), "none")
+    assert done.stdout == "done\n", done.stderr
+
+
+# -------------------------------------------------------------------------------------------------- other machines
+
+
+@every_body
+@pytest.mark.parametrize("vectors", [name for name in NARROWER_VECTORS if name != "native"])
+def test_the_vectors_of_other_machines(kernel, vectors, tmp_path, monkeypatch):
+    # -O0 compiles three times as fast, and shows whether a body leans on what -O3 happens to do.
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, *NARROWER_VECTORS[vectors], "-O0"))
+    toolchain = CpuToolchain(cache=tmp_path)
+    for problem in problems_for(kernel):
+        for n in (1, 3, 17, 65) if problem.k < 1000 else (1, 17):
+            assert solve(kernel, problem.case(kernel, n), toolchain, "integers") == "", f"{problem.label}, n = {n}"
+
+
+# ---------------------------------------------------------------------------------------------------- what faces say
+
+
+@every_body
+def test_its_version_covers_everything_it_includes(kernel):
+    assert "cc" in kernel.needs
+    files = {(kernel.home.parent / name).resolve() for name in (kernel.body, *kernel.sources)}
+    lines = [line for path in files if path.suffix in (".c", ".h") for line in path.read_text().splitlines()]
+    included = {line.split('"')[1] for line in lines if line.startswith('#include "')}
+    assert included <= {path.name for path in files}
+
+
+@every_body
+def test_it_says_that_it_uses_one_thread(kernel, toolchain, monkeypatch):
+    case = example(kernel)
+    question, draw = question_for(case)
+    assert prepared(kernel, case, question, draw, toolchain).ran == ""
+    monkeypatch.setattr(toolchain, "threads", 2)
+    assert prepared(kernel, case, question, draw, toolchain).ran == "1 thread"
+
+
+@every_body
+def test_strided_activations_are_refused(kernel, toolchain):
+    case = example(kernel)
+    question, draw = question_for(case)
+    with pytest.raises(SparsebenchError, match="needs contiguous row-major arrays, found strides"):
+        prepared(kernel, case, question, draw, toolchain, np.asfortranarray(question.x))
+
+
+@every_convolution
+def test_groups_are_refused(kernel):
+    conv = replace(CONVOLUTIONS[1], groups=2)
+    assert kernel.why_not(convolution_for(kernel, conv), MACHINE) == (
+        f"{kernel.name}: groups must be 1: it multiplies one [m, k] matrix with all channels; "
+        "use a dense kernel for grouped convolutions"
+    )
+
+
+@every_convolution
+def test_im2col_counts_as_moved_bytes(kernel):
+    moved = []
+    for conv in (CONVOLUTIONS[3], replace(CONVOLUTIONS[3], padding=1)):
+        case = convolution_for(kernel, conv)
+        question, draw = question_for(case)
+        packed = kernel.format.from_dense(question.w, draw.mask, draw.structure)
+        least = packed.nbytes + 4 * (question.x.size + case.m * case.n)
+        moved.append(kernel.moved_bytes(case, packed) - least)
+    assert moved[0] == 0
+    assert moved[1] == 2 * 4 * case.k * case.n
+
+
+def test_convolutions_that_are_products_already_skip_im2col():
+    assert [is_plain(conv) for conv in CONVOLUTIONS] == [False, False, False, True, False]
+    assert not is_plain(Conv(c=1, h=2, w=2, kh=1, kw=1, stride=2))
+    assert not is_plain(Conv(c=1, h=2, w=2, kh=1, kw=1, padding=1))
