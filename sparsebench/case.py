@@ -136,9 +136,8 @@ class Case:
         return replace(self, pattern="dense", params={}, sparsity=None, seed=0, source=None)
 
     def flops(self) -> int:
-        """Operations of the dense product, 2 for a multiply-add."""
-        groups = self.conv.groups if self.conv else 1
-        return 2 * self.m * self.k * self.n // groups
+        """Operations of the dense product, 2 for a multiply-add; k of a grouped convolution is that of one group."""
+        return 2 * self.m * self.k * self.n
 
     def useful_flops(self, nnz: int) -> int:
         """Operations on stored nonzeros alone."""

@@ -329,16 +329,24 @@ def _models(results: Path, machine: str | None, model: Path | None) -> Any:
 
 
 def _say_errors(voice: Any, models: Any) -> None:
-    """The held-out errors of every model, as a table."""
+    """The held-out errors of every model, as a table; those beyond the measured range are in the report."""
     from sparsebench.listing import plain
 
-    head = ("kernel", "levels", "left out", "predicted", "mean error", "within 10 %", "worst of 95 %")
+    head = ("kernel", "setting", "levels", "left out", "timings", "mean error", "within 10 %", "95 % are below")
     rows = [
-        (row.kernel, row.levels, row.how, str(row.n), *(units.percent(round(x, 3)) for x in (row.mape, row.within_10, row.p95)))
+        (
+            row.kernel,
+            row.setting,
+            row.levels,
+            row.how,
+            str(row.n),
+            *(units.percent(round(share, 3)) for share in (row.mape, row.within_10, row.p95)),
+        )
         for row in models.errors.itertuples()
+        if row.how != "edges"
     ]
-    voice.say("Errors of the fit on trials it had not seen:")
-    voice.say(plain((head, rows)))
+    voice.say("Errors of the models on timings they had not seen:")
+    voice.say(plain((head, rows)) if rows else "none could be held out; run more shapes and sparsities")
 
 
 def _layers_table(answer: Any) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

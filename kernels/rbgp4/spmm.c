@@ -4,7 +4,7 @@
 //   inner    int32 [u_i, f]           0 <= inner < tk, columns of a tile that each inner row keeps: the inner graph,
 //                                     its blocks spelled out; f = d_i * bw
 //   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
-//   picked   float [u_i, f]           scratch for n = 1
+//   scratch  float [4 * tm + u_i * f] for n = 1, whatever is in it
 //   x        float [k, n]             row-major
 //   y        float [u_o * tm, n]      row-major, every entry written
 //
@@ -80,39 +80,42 @@ INLINE void times_strip(Graphs w, Strip strip)
         }
 }
 
-INLINE float dot(const float* values, const float* x, int64_t count)
+INLINE four add_products(four sum, const float* values, const float* x, int64_t count)
 {
-    four partial = {0};
-    float rest = 0;
     int64_t c = 0;
-    for (; c + 4 <= count; c += 4) partial += load_four(values + c) * load_four(x + c);
-    for (; c < count; ++c) rest += values[c] * x[c];
-    return sum_of_four(partial) + rest;
+    for (; c + 4 <= count; c += 4) sum += load_four(values + c) * load_four(x + c);
+    for (; c < count; ++c) sum[0] += values[c] * x[c];
+    return sum;
 }
 
-// sums[0 .. tm) += edge e of the outer graph times x, its values taken in the order they are stored.
-static void add_edge(Graphs w, int64_t e, float* picked, const float* x, float* sums)
+// sums [tm] += edge e of the outer graph times x, its values taken in the order they are stored.
+static void add_edge(Graphs w, int64_t e, const float* x, float* picked, four* sums)
 {
     const float* values = w.values + e * tile_rows(w) * w.f;
     for (int64_t c = 0; c < w.u_i * w.f; ++c) picked[c] = pick(x + w.outer[e] * w.tk, w.inner[c]);
     for (int64_t q = 0; q < w.row_repeat; ++q)
         for (int64_t i = 0; i < w.u_i; ++i)
-            for (int64_t b = 0; b < w.bh; ++b, values += w.f) *sums++ += dot(values, picked + i * w.f, w.f);
+            for (int64_t b = 0; b < w.bh; ++b, values += w.f, ++sums)
+                *sums = add_products(*sums, values, picked + i * w.f, w.f);
 }
 
-static void times_vector(Graphs w, float* picked, const float* x, float* y)
+static void times_vector(Graphs w, float* scratch, const float* x, float* y)
 {
-    memset(y, 0, sizeof(float) * (size_t)(w.u_o * tile_rows(w)));
-    for (int64_t o = 0; o < w.u_o; ++o)
-        for (int64_t e = o * w.d_o; e < (o + 1) * w.d_o; ++e) add_edge(w, e, picked, x, y + o * tile_rows(w));
+    four* sums = (four*)scratch;
+    float* picked = scratch + 4 * tile_rows(w);
+    for (int64_t o = 0; o < w.u_o; ++o) {
+        memset(sums, 0, sizeof(four) * (size_t)tile_rows(w));
+        for (int64_t e = o * w.d_o; e < (o + 1) * w.d_o; ++e) add_edge(w, e, x, picked, sums);
+        for (int64_t t = 0; t < tile_rows(w); ++t) *y++ = sum_of_four(sums[t]);
+    }
 }
 
 void rbgp4_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
-               const int32_t* outer, const int32_t* inner, const float* values, float* picked,
+               const int32_t* outer, const int32_t* inner, const float* values, float* scratch,
                int64_t n, const float* x, float* y)
 {
     Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
 #define TILE(vectors, last, n0) times_strip(w, (Strip){x + (n0), y + (n0), n, vectors, last})
-    if (n == 1) times_vector(w, picked, x, y);
+    if (n == 1) times_vector(w, scratch, x, y);
     else FOR_COLUMNS(VECTORS_FOR(4), n, TILE);
 }

@@ -29,7 +29,7 @@ from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan, Planned
 
-UNPLANNED, UNPRUNABLE = "not in the plan", "must stay dense (prunable: false)"
+UNPLANNED, UNPRUNABLE, MISFIT = "not in the plan", "must stay dense (prunable: false)", "stays dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +143,23 @@ def _layer(fitted: FittedModels, place: Place, planned: Planned) -> LayerPredict
     layer, dense_case, case, kernel = planned
     try:
         dense = fitted.dense_time(dense_case, place)
-        if case is None or case.pattern == DENSE:
-            return LayerPrediction(layer, dense_case, dense, None, None, UNPLANNED if layer.prunable else UNPRUNABLE)
-        if reason := case.pattern_object.why_not(case.m, case.k, case.sparsity):
-            return LayerPrediction(layer, case, dense, None, None, f"stays dense: {reason}")
+        if reason := _why_dense(layer, case):
+            why = "; ".join(filter(None, (reason, dense.why)))
+            return LayerPrediction(layer, case or dense_case, dense, None, None, why)
+        assert case is not None
         sparse = fitted.sparse_time(case, place, kernel)
     except ModelError as error:
         raise ModelError(f"layer {layer.name}: {error}") from None
-    why = "; ".join(text for text in dict.fromkeys((sparse.why, dense.why)) if text)
+    why = "; ".join(filter(None, dict.fromkeys((sparse.why, dense.why))))
     return LayerPrediction(layer, case, dense, sparse, irf(kept_share(case), dense.time_s, sparse.time_s), why)
+
+
+def _why_dense(layer: Layer, case: Case | None) -> str | None:
+    """Why a layer stays dense, or None when it does not."""
+    if case is None or case.pattern == DENSE:
+        return UNPLANNED if layer.prunable else UNPRUNABLE
+    reason = case.pattern_object.why_not(case.m, case.k, case.sparsity)
+    return f"{MISFIT}: {reason}" if reason else None
 
 
 def add_up(parts: Iterable[tuple[LayerPrediction, Prediction]]) -> Interval:

@@ -134,7 +134,7 @@ class Surface:
 def _plain(axis: str, log_value: float) -> str:
     """The value of an axis for people: axes are logarithms, and a kept share is told as sparsity."""
     value = float(np.exp(log_value))
-    return f"{100 * (1 - value):.4g} %" if axis.startswith("sparsity") else f"{value:.4g}"
+    return f"{100 * (1 - value):.4g} %" if axis.startswith("sparsity") else f"{round(value, 1):.15g}"
 
 
 def _range(axis: str, low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from sparsebench import units
 from sparsebench.desk.arms import arms, break_evens, problem_text, settings
 from sparsebench.desk.doubts import Doubt, doubts, skipped_needs
 from sparsebench.desk.frame import frame, rows_of, timed_sparse
-from sparsebench.desk.predict import NetworkPrediction
+from sparsebench.desk.predict import MISFIT, NetworkPrediction
 from sparsebench.record import Record
 
 SETTLE = 50  # a doubt of this weight is settled before anything is built on the verdict
@@ -141,11 +141,11 @@ def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
     problems = f"problems: [{{network: {name}, batch: [{prediction.batch}]}}]"
     measure = f"`sparsebench run SUITE` with {problems}, then predict again"
     if outside := [layer for layer in layers if layer.extrapolated]:
-        first = f"{outside[0].layer.name}: {outside[0].why or outside[0].dense.why}"
+        first = f"{outside[0].layer.name}: {outside[0].chosen.why or outside[0].dense.why}"
         return f"{len(outside)} of {len(layers)} layers lie outside what was measured ({first})", measure
     if guessed := [layer for layer in layers if not layer.dense.measured]:
         return f"the dense time of {len(guessed)} of {len(layers)} layers is predicted, not measured", measure
-    if dense := [layer for layer in layers if layer.why.startswith("stays dense")]:
+    if dense := [layer for layer in layers if layer.why.startswith(MISFIT)]:
         first = f"{dense[0].layer.name} {dense[0].why}"
         return f"the pattern does not fit {len(dense)} of {len(layers)} layers ({first})", "sparsebench report"
     return "sums of single layers leave out what layers do to each other's caches", "sparsebench report"

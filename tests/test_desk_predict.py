@@ -1,0 +1,167 @@
+"""Networks from layers: sums that add up, nothing that vanishes, intervals that say what they assume."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from replay import MACHINE, usual_arms, usual_world
+
+from sparsebench.desk.fit import fit
+from sparsebench.desk.model import Prediction
+from sparsebench.desk.predict import LayerPrediction, add_up, predict
+from sparsebench.desk.verdict import verdict_on
+from sparsebench.errors import ModelError
+from sparsebench.network import Layer, Network
+from sparsebench.plan import Plan
+
+SHAPES = [(256, 512), (512, 512), (768, 3072), (1024, 1024)]
+HBS = {"levels": [{"block": [4, 1], "sparsity": 0.8}, {"block": [1, 1], "sparsity": 0.95}]}
+
+
+def layer(name, m=512, k=512, n=64, **more):
+    return Layer(name=name, kind="linear", m=m, k=k, n=n, **more)
+
+
+NETWORK = Network(
+    "toy",
+    "made up",
+    (
+        layer("stem", prunable=False),
+        layer("wide", 768, 3072, calls=3),
+        layer("tall", 1024, 1024),
+        layer("odd", 1000, 1002),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(usual_world().sweep([*SHAPES, (1000, 1002)], [1, 16, 64, 256], usual_arms()[:3] + usual_arms()[4:]))
+
+
+def blocks(shape=(4, 1), sparsity=0.9, kernel=None):
+    return Plan.uniform(NETWORK, "block", {"block": list(shape)}, sparsity, kernel)
+
+
+def test_sums_add_up_and_no_layer_is_missing(fitted):
+    answer = predict(NETWORK, fitted, blocks())
+    assert [entry.layer.name for entry in answer.layers] == ["stem", "wide", "tall", "odd"]
+    calls = [entry.layer.calls for entry in answer.layers]
+    dense = [entry.dense.time_s for entry in answer.layers]
+    planned = [entry.chosen.time_s for entry in answer.layers]
+    assert answer.dense_s.value == pytest.approx(sum(c * t for c, t in zip(calls, dense, strict=True)))
+    assert answer.sparse_s.value == pytest.approx(sum(c * t for c, t in zip(calls, planned, strict=True)))
+    assert answer.layers_speedup.value == pytest.approx(answer.dense_s.value / answer.sparse_s.value)
+    assert answer.layers_speedup.low < answer.layers_speedup.value < answer.layers_speedup.high
+    assert answer.place.machine == MACHINE
+
+
+def test_a_layer_that_stays_dense_is_in_both_sums_and_says_why(fitted):
+    answer = predict(NETWORK, fitted, blocks((16, 16)))
+    stem, wide, _, odd = answer.layers
+    assert (stem.sparse, stem.why) == (None, "must stay dense (prunable: false)")
+    assert stem.chosen.time_s == stem.dense.time_s
+    assert odd.sparse is None
+    assert odd.why.startswith("stays dense: block 16x16 does not divide 1000x1002")
+    assert wide.sparse is not None
+    assert wide.irf == pytest.approx(0.1 * wide.dense.time_s / wide.sparse.time_s)
+
+
+def test_the_model_chooses_a_kernel_and_prints_it(fitted):
+    chosen = predict(NETWORK, fitted, blocks()).layers[1]
+    assert chosen.chosen.kernel == "bsr.c"
+    assert set(predict(NETWORK, fitted, blocks()).frame().kernel) >= {"bsr.c"}
+    with pytest.raises(ModelError, match=r"layer wide: no model says how long bsr.scipy takes for 768x3072 n=64 block"):
+        predict(NETWORK, fitted, blocks(kernel="bsr.scipy"))
+
+
+def test_a_pruned_layer_without_a_model_raises(fitted):
+    plan = Plan.uniform(NETWORK, "constant_fan_in", {}, 0.9)
+    only_blocks = fit(usual_world().sweep(SHAPES, [64], usual_arms()[3:4]))
+    with pytest.raises(ModelError, match=r"layer wide: no model says how long any kernel takes"):
+        predict(NETWORK, only_blocks, plan)
+
+
+def test_levels_use_equation_2(fitted):
+    answer = predict(NETWORK, fitted, Plan.uniform(NETWORK, "hierarchical", HBS, None))
+    assert "equation 2" in answer.layers[1].why
+    assert answer.layers[1].chosen.kernel == "bsr.c + csr.c"
+
+
+def test_without_the_rest_there_is_no_network_speedup(fitted):
+    layers_only = predict(NETWORK, fitted, blocks())
+    assert layers_only.network_speedup is None
+    assert "layers only, rest unknown" in verdict_on(layers_only).answer
+    whole = predict(NETWORK, fitted, blocks(), rest_s=layers_only.sparse_s.value)
+    assert whole.network_speedup is not None
+    assert 1 < whole.network_speedup.value < layers_only.layers_speedup.value
+    assert whole.network_speedup.value == pytest.approx(
+        (whole.dense_s.value + whole.rest_s) / (whole.sparse_s.value + whole.rest_s)
+    )
+
+
+def test_batches_multiply_n(fitted):
+    assert predict(NETWORK, fitted, blocks(), batch=4).layers[1].case.n == 256
+    assert predict(NETWORK, fitted, blocks(), batch=4).dense_s.value > predict(NETWORK, fitted, blocks()).dense_s.value
+
+
+def test_extrapolation_is_told_first(fitted):
+    answer = predict(NETWORK, fitted, blocks(), batch=1000)
+    assert all(entry.extrapolated for entry in answer.layers)
+    lines = verdict_on(answer).lines
+    assert "4 of 4 layers lie outside what was measured (stem: n 64000 is outside the measured 1 to 256" in lines[1]
+    assert "problems: [{network: toy, batch: [1000]}]" in lines[2]
+
+
+def test_a_dense_time_that_was_guessed_is_told(fitted):
+    network = Network("new", "made up", (layer("a", 640, 640),))
+    answer = predict(network, fitted, Plan.uniform(network, "block", {"block": [4, 1]}, 0.9))
+    assert "the dense time of 1 of 1 layers is predicted, not measured" in verdict_on(answer).doubt
+
+
+def test_a_pattern_that_does_not_fit_is_told(fitted):
+    assert (
+        "the pattern does not fit 1 of 4 layers (odd stays dense: block 16x16"
+        in verdict_on(predict(NETWORK, fitted, blocks((16, 16)))).doubt
+    )
+
+
+def test_json_has_every_layer_and_no_infinity(fitted):
+    one_n = fit(usual_world().sweep(SHAPES, [64], usual_arms()[:4] + usual_arms()[4:8]))
+    answer = predict(replace(NETWORK, layers=NETWORK.layers[:3]), one_n, blocks_for(NETWORK.layers[:3]), batch=2)
+    assert answer.sparse_s.high == math.inf  # nobody has seen how n matters
+    told = json.loads(json.dumps(answer.to_json(), allow_nan=False))
+    assert told["sparse_s"][2] is None
+    assert [entry["layer"] for entry in told["layers"]] == ["stem", "wide", "tall"]
+    assert told["network_speedup"] is None
+
+
+def blocks_for(layers):
+    return Plan.uniform(Network("toy", "made up", layers), "block", {"block": [4, 1]}, 0.9)
+
+
+def test_half_widths_add_within_a_kernel_and_root_sum_square_between():
+    def entry(kernel):
+        guess = Prediction(1.0, 0.97, 1.04, kernel=kernel)
+        return LayerPrediction(layer("x"), None, guess, None, None, ""), guess
+
+    same = add_up([entry("a"), entry("a")])
+    assert (same.value, same.low, same.high) == (2.0, pytest.approx(2 - 0.06), pytest.approx(2 + 0.08))
+    apart = add_up([entry("a"), entry("b")])
+    assert (apart.low, apart.high) == (
+        pytest.approx(2 - math.hypot(0.03, 0.03)),
+        pytest.approx(2 + math.hypot(0.04, 0.04)),
+    )
+
+
+def test_an_all_dense_plan_is_a_speedup_of_one(fitted):
+    answer = predict(NETWORK, fitted, Plan(NETWORK, {}))
+    assert str(answer.layers_speedup) == "1.00x [1.00, 1.00]"
+    assert [entry.why for entry in answer.layers[1:]] == ["not in the plan"] * 3
+    assert "no sparse kernel" in verdict_on(answer).answer
+
+
+def test_doubts_of_a_prediction_run_out(fitted):
+    answer = predict(NETWORK, fitted, blocks())
+    assert verdict_on(answer).doubt == "sums of single layers leave out what layers do to each other's caches"
