@@ -83,11 +83,11 @@ def test_the_whole_line_from_suite_to_report(sparsebench, tmp_path):
     code, out, _ = sparsebench("predict", network, "--pattern", "unstructured", "--sparsity", "0.8", "--json")
     predicted = json.loads(out)
     assert code == 0
-    assert [layer["name"] for layer in predicted["layers"]] == ["layer0", "layer1"]
+    assert [layer["layer"] for layer in predicted["layers"]] == ["layer0", "layer1"]
     by_model = sparsebench(
         "predict", network, "--pattern", "unstructured", "--sparsity", "0.8", "--json", "--model", found["model"]
     )
-    assert json.loads(by_model[1])["layers"][0]["sparse_s"] == pytest.approx(predicted["layers"][0]["sparse_s"])
+    assert json.loads(by_model[1])["layers"][0]["time_s"] == pytest.approx(predicted["layers"][0]["time_s"])
 
     code, out, _ = sparsebench("report", "--json")
     page = Path(json.loads(out)["report"])

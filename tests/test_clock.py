@@ -112,8 +112,12 @@ def test_hot_loops_short_calls_inside_a_sample():
 def test_weights_cold_takes_copies_in_turn_and_washes_when_they_fit_the_cache():
     taken, washed = [], []
     launches = [Launch(lambda number=number: taken.append(number)) for number in range(3)]
-    clock = CpuClock(CACHE_BYTES)
-    clock.overwrite_cache = lambda: washed.append(len(taken))  # type: ignore[method-assign]
+
+    class Watched(CpuClock):
+        def overwrite_cache(self) -> None:
+            washed.append(len(taken))
+
+    clock = Watched(CACHE_BYTES)
     small = Contestant("small", Rotation(launches, 16), np.zeros(1))
     for _ in range(7):
         clock.sample(small, "weights_cold")

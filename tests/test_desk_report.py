@@ -178,10 +178,10 @@ def test_a_folder_that_cannot_be_written_is_refused(results, tmp_path):
 
 
 def test_long_tables_are_cut_in_markdown_only(tmp_path):
-    write_results(tmp_path / "in", file_records(usual_world(), 40))
+    write_results(tmp_path / "in", file_records(usual_world(), 32))
     write_report(tmp_path / "in", tmp_path / "out")
     assert re.search(r"\d+ more rows are in report.html", (tmp_path / "out/report.md").read_text())
-    assert (tmp_path / "out/report.html").read_text().count("layer_39.smtx") == 2
+    assert (tmp_path / "out/report.html").read_text().count("layer_31.smtx") == 2
 
 
 def test_only_broken_trials_make_a_report_too(tmp_path):
@@ -221,7 +221,7 @@ def test_text_for_plots_is_disarmed():
 
 def test_pngs_are_the_same_every_time():
     def drawn():
-        return [png(figure) for _, figure in draw_all(frame(sweep()), fit([]))]
+        return [png(figure) for _, figure in draw_all(frame(sweep()[:7]), fit([]))]
 
     assert drawn() == drawn()
 

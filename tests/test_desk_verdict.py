@@ -58,7 +58,7 @@ def test_nothing_beats_dense_is_said_plainly():
 
 
 def test_a_single_win_is_not_hidden_behind_a_mean():
-    rates = {"csr.c": lambda kept, bh, bw, n: 2e-11 if n == 1 else 1e-10}
+    rates = {"csr.c": lambda kept, bh, bw, n: 2e-11 if n == 1 else 5e-10}
     found = told(World(rates=rates).sweep(SHAPES, [1, 16, 64], usual_arms([0.9])[::4]))
     assert found.answer.startswith("Nothing here beats dense on the whole")
     assert "2 of 6 timings do beat it, most of all csr.c on unstructured 90 % by" in found.answer
@@ -131,6 +131,12 @@ def test_a_busy_host_is_a_doubt():
     assert not any("other work" in text for text in texts([replace(r, host={}) for r in sweep()]))
 
 
+def test_problems_on_which_the_winner_loses_are_a_doubt():
+    rates = {"csr.c": lambda kept, bh, bw, n: 2e-11 if n == 1 else 1e-10}
+    records = World(rates=rates).sweep(SHAPES, [1, 64], usual_arms([0.9])[::4])
+    assert texts(records)[0].startswith("it is slower than dense on 2 of 4 problems (0.7")
+
+
 def test_flags_and_budgets_are_doubts():
     flagged = [replace(record, flags=["wide_spread:x:weights_cold"], stop="budget") for record in sweep()]
     assert texts(flagged)[:2] == [
@@ -161,7 +167,7 @@ def test_a_rival_that_is_not_told_apart_is_a_doubt():
 
 
 def test_really_pruned_layers_on_a_quiet_machine_leave_no_doubt():
-    found = told(file_records(usual_world(), 12))
+    found = told(file_records(usual_world(rates={"csr.c": lambda kept, bh, bw, n: 2e-12}), 12))
     assert found.doubt == NO_DOUBT
     assert found.command == "sparsebench predict NETWORK --pattern unstructured --sparsity 0.9"
 

@@ -82,9 +82,9 @@ INLINE void times_strip(Graphs w, Strip strip)
 
 INLINE four add_products(four sum, const float* values, const float* x, int64_t count)
 {
-    int64_t c = 0;
-    for (; c + 4 <= count; c += 4) sum += load_four(values + c) * load_four(x + c);
-    for (; c < count; ++c) sum[0] += values[c] * x[c];
+    const float* end = values + (count & ~3);
+    for (; values < end; values += 4, x += 4) sum += load_four(values) * load_four(x);
+    for (int rest = 0; rest < (count & 3); ++rest) sum[0] += values[rest] * x[rest];
     return sum;
 }
 

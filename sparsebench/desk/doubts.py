@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sparsebench import units
-from sparsebench.desk.arms import arms
+from sparsebench.desk.arms import arms, problem_text
 from sparsebench.desk.frame import timed_sparse
 from sparsebench.record import BROKEN, MISSING_NEED
 
@@ -93,6 +93,17 @@ def _busy(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     return Doubt(60, text, f"on a quiet machine: `sparsebench run {_suites(table)} --fresh`")
 
 
+def _loses(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
+    if not winner.losses or winner.high <= 1:
+        return None
+    timed = timed_sparse(table)
+    own = timed[(timed.kernel == winner.kernel) & (timed.arm == winner.arm)].sort_values("speedup_total", kind="stable")
+    worst = f"{units.three_digits(winner.least)}x on {problem_text(own.iloc[0])}"
+    return Doubt(
+        58, f"it is slower than dense on {winner.losses} of {winner.problems} problems ({worst})", "sparsebench report"
+    )
+
+
 def _flagged(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
     timed = timed_sparse(table)
     share = timed["flags"].map(lambda flags: any(not flag.startswith("aa_off") for flag in flags)).mean()
@@ -165,6 +176,6 @@ def _longer(table: pd.DataFrame) -> str:
 
 
 DOUBTS: Sequence[Finder] = (
-    _missing_need, _broken, _undecided, _control_off, _busy, _flagged, _budget, _wide, _one_mask, _random_masks,
+    _missing_need, _broken, _undecided, _control_off, _busy, _loses, _flagged, _budget, _wide, _one_mask, _random_masks,
     _one_problem, _rival,
 )  # fmt: skip
