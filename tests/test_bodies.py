@@ -175,6 +175,15 @@ def test_rbgp4_of_every_number_of_rows_that_share_a_list(row_repeat, block, tool
         assert_right("rbgp4.c", packed, toolchain)
 
 
+@pytest.mark.parametrize("edges", [1, 7, 8, 9, 16, 17])
+def test_rbgp4_of_every_number_of_outer_edges_taken_together(edges, toolchain):
+    outer = np.array([np.arange(edges), np.arange(1, edges + 1)], np.int32)
+    inner = np.array([[0, 2, 3], [1, 2, 4]], np.int32)
+    values = integers((2, edges, 8, 3))
+    packed = Rbgp4(values, outer, inner, row_repeat=4, block=(1, 1), tile=(8, 5), shape=(16, 5 * (edges + 1)))
+    assert_right("rbgp4.c", packed, toolchain)
+
+
 def test_rbgp4_and_condensed_agree(toolchain):
     packed, mask = drawn_rbgp4(4, (1, 1))
     condensed = Condensed.from_dense(packed.to_dense(), mask)
@@ -184,7 +193,7 @@ def test_rbgp4_and_condensed_agree(toolchain):
 
 def test_rbgp4_hands_the_body_no_index_per_nonzero():
     packed, _ = drawn_rbgp4(8, (1, 2))
-    *_, outer, inner, values, _ = arguments(packed)
+    *_, outer, inner, values = arguments(packed)
     assert values.array.size == packed.nnz
     assert outer.array.size + inner.array.size == packed.outer.size + 2 * packed.inner.size
 

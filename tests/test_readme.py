@@ -28,10 +28,12 @@ def help_texts() -> str:
 
 
 def _help(name: str, command) -> str:
-    arguments = [param for param in command.params if param.param_type_name == "argument"]
-    usage = " ".join([f"sparsebench {name}", *(param.name.upper() + "..." * (param.nargs == -1) for param in arguments)])
-    rows = [(f"`{param.name.upper() if param in arguments else param.opts[0]}`", param.help) for param in command.params]
-    return f"`{usage}`: {command.help}\n\n{markdown((('', ''), [row for row in rows if row[1]]))}"
+    def shown(param) -> str:
+        return param.name.upper() if param.param_type_name == "argument" else param.opts[0]
+
+    arguments = [shown(p) + "..." * (p.nargs == -1) for p in command.params if p.param_type_name == "argument"]
+    rows = [(f"`{shown(param)}`", param.help) for param in command.params if param.help]
+    return f"`{' '.join([f'sparsebench {name}', *arguments])}`: {command.help}\n\n{markdown((('', ''), rows))}"
 
 
 SECTIONS = {**{f"list {what}": (lambda what=what: markdown(TABLES[what]())) for what in TABLES}, "help": help_texts}

@@ -80,7 +80,7 @@ def test_broken_lines_say_what_is_wrong(line, message):
 @given(st.one_of(st.binary(max_size=200), st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["schema", "case", "protocol", "cache", "m", "k", "n", "samples", "outcome"]) | st.text(max_size=5),
+        st.sampled_from(["schema", "case", "protocol", "cache", "m", "k", "samples", "outcome"]) | st.text(max_size=5),
         inner, max_size=6),
     max_leaves=12,
 ).map(lambda data: json.dumps(data).encode())))  # fmt: skip

@@ -9,7 +9,7 @@
 // Tiles:    1 row x 4 vectors of columns in registers, twice: even and odd nonzeros have sums of their own, since four
 //           FMAs cannot hide their own latency. n = 1: four nonzeros a vector, four vectors in flight.
 // Demands:  f4 % 4 == 0, n >= 1.
-// Moves:    6 bytes a stored entry (8 with int32 columns) and 4 * m * n of Y; an entry takes 4 * n of X from the caches.
+// Moves:    6 bytes an entry (8 with int32 columns) and 4 * m * n of Y; an entry takes 4 * n of X from the caches.
 // Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64   3 rows ordered for reuse of X
 // Source:   own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1).
 

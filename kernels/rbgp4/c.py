@@ -23,11 +23,10 @@ def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
 
 def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
     """What rbgp4_f32 takes before n, x and y."""
-    (bh, bw), (tm, tk) = packed.block, packed.tile
+    (bh, bw), (_, tk) = packed.block, packed.tile
     inner = spelled_out(packed.inner, bw)
-    scratch = np.empty(4 * tm + inner.size, np.float32)
     sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk)
-    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values, scratch))
+    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
 
 
 KERNELS = [

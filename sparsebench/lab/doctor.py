@@ -45,8 +45,9 @@ def examine(say: Callable[[str], None]) -> dict[str, Any]:
         summary = Run(Suite.load(suite), Path(folder), device="cpu").execute()
         peaks = read_peaks(Path(folder), machine.id)
     if peaks:
-        say(f"peaks      {units.rate(peaks['fma_flops_per_s']['float32'], 'FLOP/s')} multiply-add, "
-            f"{units.rate(peaks['stream_bytes_per_s'], 'B/s')} stream, {units.rate(peaks['read_bytes_per_s'], 'B/s')} read, one thread")  # fmt: skip
+        fma = units.rate(peaks["fma_flops_per_s"]["float32"], "FLOP/s")
+        stream, read = (units.rate(peaks[name], "B/s") for name in ("stream_bytes_per_s", "read_bytes_per_s"))
+        say(f"peaks      {fma} multiply-add, {stream} stream, {read} read, one thread")
     wrong = [record.kernel for record in summary.records if record.outcome not in ("ok", "skipped")]
     for name in wrong:
         say(f"WRONG      {name}")
