@@ -13,9 +13,9 @@ every other case takes its shape alone, so it is one case for all files of that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import filter as matching
-from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +30,8 @@ from sparsebench.yaml_marks import near
 
 MOST_TRIALS = 1_000_000
 Origin = Literal["magnitude", "random"]
-Inspect = Callable[[Path], Sequence[TensorInfo]]
-Tensors = Mapping[Path, Sequence[TensorInfo]]
+Inspect = Callable[[Path, str], Sequence[TensorInfo]]  # (file, glob of tensors), as sources.inspect
+Tensors = Mapping[tuple[Path, str], Sequence[TensorInfo]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Problem:
     at: str = ""
 
     def questions(self, tensors: Tensors) -> Iterator[Question]:
-        """All dense questions, in the order of layers or files; SuiteError where no tensor of a file is asked for."""
+        """All dense questions, in the order of layers or files."""
         settings = list(product(self.dtypes, self.maths, self.layouts, self.columns))
         if self.network:
             for layer, (dtype, math, layout, batch) in product(self.network.layers, settings):
@@ -88,13 +88,18 @@ class Problem:
             yield Question(case, tensor=tensor, source=self._source(path, tensor), data=path)
 
     def _tensors(self, tensors: Tensors) -> list[tuple[Path, TensorInfo]]:
-        all_of_them = [(path, tensor) for path in self.files for tensor in tensors[path]]
-        chosen = [(path, tensor) for path, tensor in all_of_them if fnmatchcase(tensor.name or "", self.tensors)]
-        if self.files and not chosen:
-            names = dict.fromkeys(tensor.name or "" for _, tensor in all_of_them)
-            there = near(self.tensors, list(names)[:20]) if names else "; the files hold no matrices at all"
-            raise SuiteError(f"{self.at}: no tensor of {len(self.files)} files is called {self.tensors!r}{there}")
-        return chosen
+        return [(path, tensor) for path in self.files for tensor in tensors[path, self.tensors]]
+
+    def refuse_nothing(self, tensors: Tensors, inspect: Inspect) -> None:
+        """SuiteError, with the names there are, where no tensor of the files is asked for."""
+        if not self.files or self._tensors(tensors):
+            return
+        names: dict[str, None] = {}
+        for path in self.files:
+            with suppress(MatrixError):  # what is not asked for may be broken
+                names |= dict.fromkeys(tensor.name or "" for tensor in inspect(path, "*"))
+        there = near(self.tensors, list(names)[:20]) if names else "; the files hold no matrices at all"
+        raise SuiteError(f"{self.at}: no tensor of {len(self.files)} files is called {self.tensors!r}{there}")
 
     def _source(self, path: Path, tensor: TensorInfo) -> Source:
         """The file by its name below the data folder, never by where that folder is."""
@@ -182,6 +187,8 @@ def plan_trials(
     MatrixError lists the files that cannot be read; SuiteError where nothing is left, or over a million trials are.
     """
     tensors = _inspected(problems, inspect)
+    for problem in problems:
+        problem.refuse_nothing(tensors, inspect)
     chosen = [(arm, arm.names(kernels)) for arm in arms]
     groups: dict[Any, _Cases] = {}
     count = 0
@@ -201,11 +208,12 @@ def plan_trials(
 
 
 def _inspected(problems: Sequence[Problem], inspect: Inspect) -> Tensors:
-    found: dict[Path, Sequence[TensorInfo]] = {}
+    """The tensors that are asked for, each file read once for each glob; those not asked for may be broken."""
+    found: dict[tuple[Path, str], Sequence[TensorInfo]] = {}
     broken: list[str] = []
-    for path in dict.fromkeys(path for problem in problems for path in problem.files):
+    for path, tensors in dict.fromkeys((path, problem.tensors) for problem in problems for path in problem.files):
         try:
-            found[path] = inspect(path)
+            found[path, tensors] = inspect(path, tensors)
         except MatrixError as error:
             broken.append(str(error))
     if broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,16 +90,17 @@ def suite(tmp_path: Path, text: str, **more: Any) -> Suite:
     return Suite.load(tmp_path / "suite.yaml", **more)
 
 
-def inspect(path: Path) -> list[TensorInfo]:
-    """Two masks of one shape, and a file with two weights and a mask."""
+def inspect(path: Path, tensors: str = "*") -> list[TensorInfo]:
+    """Two masks of one shape, and a file with two weights and a mask; of these what the glob `tensors` chooses."""
     if path.suffix == ".smtx":
         return [TensorInfo(None, 8, 16, "mask", SHA[path.name])]
-    tensors: list[tuple[str, int, int, Any]] = [
+    weights: list[tuple[str, int, int, Any]] = [
         ("one", 8, 16, "weights"),
         ("two", 4, 4, "weights"),
         ("mask", 4, 4, "mask"),
     ]
-    return [TensorInfo(name, m, k, kind, SHA[path.name]) for name, m, k, kind in tensors]
+    chosen = [entry for entry in weights if fnmatchcase(entry[0], tensors)]
+    return [TensorInfo(name, m, k, kind, SHA[path.name]) for name, m, k, kind in chosen]
 
 
 def planned(tmp_path: Path, problems: str, arms: str, top: str = "", **more: Any) -> list[Trial]:

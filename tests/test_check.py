@@ -146,6 +146,7 @@ def test_batch_layout_is_the_transpose():
     x = np.arange(12.0).reshape(3, 4)
     assert in_layout(x, case).shape == (4, 3)
     assert in_layout(x, case).flags.c_contiguous
+    assert in_layout(x, case).ctypes.data % 64 == 0
     assert as_columns(np.zeros((4, 2)), case).shape == (2, 4)
 
 

@@ -66,15 +66,15 @@ def test_a_law_with_bends_is_known_within_its_interval(noisy):
 
 
 def test_intervals_hold_nine_of_ten_new_matrices():
-    world = usual_world(seed=1, shape_noise=0.1)
-    fitted = fit(world.sweep([(128 * i, 512) for i in range(1, 11)], [16, 64], usual_arms()))
-    fresh = world.sweep([(96 * i, 768) for i in range(1, 16)], [16, 64], usual_arms())
-    inside = [
-        found.low_s <= record.median_s() <= found.high_s
-        for record in fresh
-        if not record.kernel.startswith("dense")
-        and (found := fitted.sparse_time(record.case, fitted.place(), record.kernel))
-    ]
+    """Three worlds: matrices of one world share their luck, so one alone would say little about 90 %."""
+    inside = []
+    for seed in range(3):
+        world = usual_world(seed=seed, shape_noise=0.1)
+        fitted = fit(world.sweep([(128 * i, 512) for i in range(1, 11)], [16, 64], usual_arms((0.5, 0.8, 0.9))))
+        fresh = world.sweep([(96 * i, 768) for i in range(1, 11)], [16, 64], usual_arms((0.8,)))
+        for record in (record for record in fresh if not record.kernel.startswith("dense")):
+            found = fitted.sparse_time(record.case, fitted.place(), record.kernel)
+            inside.append(found.low_s <= record.median_s() <= found.high_s)
     assert np.mean(inside) >= 0.88
 
 
@@ -256,7 +256,7 @@ def test_a_hole_in_the_sweep_is_marked():
     assert not fitted.sparse_time(block(n=64, shape=(8, 4)), fitted.place(), "bsr.c").extrapolated
     hole = fitted.sparse_time(block(n=64, shape=(16, 1)), fitted.place(), "bsr.c")
     assert hole.extrapolated
-    assert "no measured point is near" in hole.why
+    assert "no measured points surround sparsity 85 %, bh 16, bw 1, n 64" in hole.why
 
 
 @pytest.mark.parametrize(

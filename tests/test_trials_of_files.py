@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planning import KERNELS, SHA, SMTX, inspect, planned, sparse, suite
 
@@ -89,7 +90,7 @@ def test_a_file_without_matrices(tmp_path: Path) -> None:
     (tmp_path / "a.smtx").touch()
     made = suite(tmp_path, "name: a\nproblems: [{matrices: a.smtx, n: 1}]\narms: [{pattern: file, kernels: csr.c}]\n")
     with pytest.raises(SuiteError, match=r"suite\.yaml:2:12: .*; the files hold no matrices at all"):
-        made.trials(KERNELS, lambda path: [])
+        made.trials(KERNELS, lambda path, tensors: [])
 
 
 def test_all_broken_files_are_told_at_once(tmp_path: Path) -> None:
@@ -105,9 +106,9 @@ def test_a_file_is_inspected_once_however_often_it_is_asked_for(tmp_path: Path) 
     (tmp_path / "a.smtx").touch()
     seen: list[Path] = []
 
-    def counting(path: Path) -> list[TensorInfo]:
+    def counting(path: Path, tensors: str) -> list[TensorInfo]:
         seen.append(path)
-        return inspect(path)
+        return inspect(path, tensors)
 
     problems = "[{matrices: a.smtx, n: [1, 2]}, {matrices: '*.smtx', n: 3}]"
     text = f"name: a\nproblems: {problems}\narms: [{{pattern: file, kernels: csr.c}}]\n"
@@ -120,3 +121,11 @@ def test_real_files_are_inspected_by_default(tmp_path: Path) -> None:
     made = suite(tmp_path, "name: a\nproblems: [{matrices: '*.smtx', n: 1}]\narms: [{pattern: file, kernels: csr.c}]\n")
     (trial,) = sparse(made.trials(KERNELS))
     assert (trial.case.m, trial.case.k, trial.data) == (2, 4, tmp_path / "real.smtx")
+
+
+def test_a_tensor_that_is_not_asked_for_may_be_broken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", good=np.ones((4, 8), np.float32), bad=np.full((4, 8), np.nan, np.float32))
+    text = "name: a\nproblems: [{weights: w.npz, tensors: 'TENSORS', n: 1}]\narms: [{pattern: file, kernels: csr.c}]\n"
+    assert {trial.case.m for trial in suite(tmp_path, text.replace("TENSORS", "good")).trials(KERNELS)} == {4}
+    with pytest.raises(MatrixError, match="bad"):
+        suite(tmp_path, text.replace("TENSORS", "*")).trials(KERNELS)

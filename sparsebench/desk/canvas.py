@@ -8,6 +8,7 @@ mathematics and what its font cannot draw.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any
@@ -29,6 +30,12 @@ INK, FAINT = "#222222", "#d9d9d9"
 DPI = 130
 SPARSITIES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # usual ones
 _LEAST_WIDTH_INCHES = 7.0
+_RATIO_STEPS: Sequence[tuple[float, Sequence[float]]] = (  # (span of the axis, ticks in a decade)
+    (2.5, (1, 1.1, 1.25, 1.5, 2, 3, 5, 7, 8, 9)),
+    (12, (1, 1.5, 2, 3, 5, 7)),
+    (300, (1, 2, 5)),
+    (math.inf, (1,)),
+)
 
 
 def grid(
@@ -84,7 +91,7 @@ def ratio_axis(axes: Axes, values: Iterable[float], which: str = "y") -> None:
     """A log axis of ratios with ticks such as 0.5x, 1x, 2x, spaced to what `values` span."""
     values = [value for value in values if value > 0]
     low, high = min([*values, 0.8]), max([*values, 1.25])
-    steps = (1, 1.1, 1.25, 1.5, 2, 3, 5, 7, 8, 9) if high / low < 2.5 else (1, 2, 5) if high / low < 300 else (1,)
+    steps = next(steps for most, steps in _RATIO_STEPS if high / low < most)
     ticks = [
         base * 10**power for power in range(-6, 7) for base in steps if low / 1.6 <= base * 10**power <= high * 1.6
     ]
@@ -107,13 +114,14 @@ def time_axis(axes: Axes, which: str) -> None:
 
 
 def sparsity_axis(axes: Axes, sparsities: Iterable[float]) -> None:
-    """x is -log2(1 - s), so that 50, 75 and 87.5 % are equal steps; ticks at measured sparsities, or at usual ones."""
-    known = sorted({round(s, 3) for s in sparsities})
-    low, high = sparsity_x(known[0]), sparsity_x(known[-1])
+    """x is -log2(1 - s), so that 50, 75 and 87.5 % are equal steps; ticks at the commonest sparsities or usual ones."""
+    counts = Counter(round(s, 3) for s in sparsities)
+    low, high = sparsity_x(min(counts)), sparsity_x(max(counts))
     usual = [s for s in SPARSITIES if low - 0.01 <= sparsity_x(s) <= high + 0.01]
+    known = usual if len(counts) > len(SPARSITIES) and len(usual) > 1 else [s for s, _ in counts.most_common()]
     ticks: list[float] = []
-    for s in usual if len(known) > len(SPARSITIES) / 2 and len(usual) > 1 else known:
-        if not ticks or sparsity_x(s) - ticks[-1] > max(0.4, (high - low) / 8):
+    for s in known:
+        if all(abs(sparsity_x(s) - tick) > max(0.4, (high - low) / 8) for tick in ticks):
             ticks.append(sparsity_x(s))
     room = max(0.06 * (high - low), 0.25)
     axes.set_xlim(low - room, high + room)

@@ -14,6 +14,7 @@ from sparsebench.desk.observe import (
     Setting,
     current,
     dense_observations,
+    dense_times,
     is_dense_kernel,
     sparse_observations,
 )
@@ -26,7 +27,9 @@ def fit(records: Iterable[Record], law: str = IrfModel.name) -> FittedModels:
     Without records there are no models, and every question to them is a ModelError.
     """
     newest = current(records)
-    sparse, dense = _by_setting(sparse_observations(newest)), _by_setting(dense_observations(newest), kernel=DENSE)
+    dense_seen = list(dense_observations(newest))
+    dense = _by_setting(dense_seen, kernel=DENSE)
+    sparse = _by_setting(sparse_observations(newest, dense_times(dense_seen)))
     return FittedModels(
         law=law,
         sparse={setting: LAWS[law].fit(group) for setting, group in sparse.items()},

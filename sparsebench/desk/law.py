@@ -107,11 +107,9 @@ class Law:
 
     def _widening(self, x: np.ndarray) -> float | None:
         """Log error to add at x: drift times distance, over axes; None where the drift of an axis left is unknown."""
-        beyond = np.maximum(self.surface.beyond(x[None])[0], self.surface.lonely(x[None])[0])
+        beyond, inside = self.surface.beyond(x[None])[0].tolist(), self.surface.between(x[None])[0].tolist()
         away = 0.0
-        for rate, out, inner in zip(
-            self.drifts, beyond.tolist(), self.surface.between(x[None])[0].tolist(), strict=True
-        ):
+        for rate, out, inner in zip(self.drifts, beyond, inside, strict=True):
             between = rate.beyond if rate.between is None else rate.between
             if (out > 0 and rate.beyond is None) or (inner > 0 and between is None):
                 return None

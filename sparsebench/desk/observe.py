@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Self
+
+import numpy as np
 
 from sparsebench.case import Case, canonical
 from sparsebench.errors import ModelError
@@ -17,6 +20,7 @@ from sparsebench.record import Record
 DENSE = "dense"  # a pattern, a format, and the `kernel` of a setting that stands for the fastest dense kernel
 CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never a rival
 Blocks = tuple[tuple[float | None, int, int], ...]
+DenseTimes = Mapping[tuple["Setting", str], float]  # (setting of a dense kernel, key of a dense problem) -> seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -112,14 +116,37 @@ def is_dense_kernel(kernel: str) -> bool:
     return kernel.split(".")[0] == DENSE
 
 
-def sparse_observations(records: Iterable[Record]) -> Iterator[Observation]:
-    """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over."""
+def sparse_observations(records: Iterable[Record], dense_s: DenseTimes) -> Iterator[Observation]:
+    """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over.
+
+    Seconds are those of a usual moment: the dense time of the problem over all its records (`dense_s`), divided by the
+    paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so; on a shared
+    two-core machine the plain medians of one sweep differed by up to 1.5 between trials, their ratios by a few percent.
+    """
     for record in records:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):
             case, nnz = record.case, record.nnz
             flops = float(record.useful_flops or case.useful_flops(nnz))
             for cache in record.samples:
-                yield from _observe(record, record.kernel, cache, case, nnz / (case.m * case.k), flops)
+                for seen in _observe(record, record.kernel, cache, case, nnz / (case.m * case.k), flops):
+                    yield _at_a_usual_moment(seen, record, cache, dense_s)
+
+
+def _at_a_usual_moment(seen: Observation, record: Record, cache: str, dense_s: DenseTimes) -> Observation:
+    """The same observation in units of its baseline's usual time; as it is where it has no baseline."""
+    baseline, ratio = record.best_baseline(cache, total=True), record.speedup(cache, total=True)
+    usual_s = dense_s.get((seen.setting.with_kernel(baseline), record.case.problem.key)) if baseline else None
+    if ratio is None or usual_s is None:
+        return seen
+    return replace(seen, time_s=usual_s / ratio.median, low_s=usual_s / ratio.high, high_s=usual_s / ratio.low)
+
+
+def dense_times(observations: Iterable[Observation]) -> DenseTimes:
+    """The usual time of each dense kernel on each problem: the median over all records that timed it."""
+    groups: dict[tuple[Setting, str], list[float]] = defaultdict(list)
+    for seen in observations:
+        groups[seen.setting, seen.case.key].append(seen.time_s)
+    return {about: float(np.median(times_s)) for about, times_s in groups.items()}
 
 
 def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:

@@ -42,6 +42,7 @@ MOST_PANELS = 6
 MOST_LINES = 8
 MOST_ROWS = 14
 MOST_HEATS = 4
+LEAST_TIMINGS = 5  # of a histogram; fewer are in the table
 Drawer = Callable[[pd.DataFrame, FittedModels], Figure | None]
 
 

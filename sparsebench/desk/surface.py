@@ -80,8 +80,21 @@ class Surface:
         return np.asarray(np.clip(self._through(unit @ self._directions), least - margin, most + margin))
 
     def beyond(self, x: np.ndarray) -> np.ndarray:
-        """How far x [q, d] lies outside the box along each axis, in log units, never negative; [q, d]."""
-        far = np.maximum(np.maximum(self.low - x, x - self.high), 0.0)
+        """How far x [q, d] lies outside what was measured along each axis, in log units, never negative; [q, d].
+
+        Measured along an axis means: the range of the points that are near along all other axes. So a corner of the box
+        without a point is outside, as is a hole between blocks 4x1 and 16x16 when 16x1 is asked.
+        """
+        unit = (np.clip(x, self.low, self.high) - self.low) / self._span
+        offsets = np.abs(unit[:, None, :] - self._unit_points)
+        far = np.empty(x.shape)
+        for axis in range(len(self.axes)):
+            near = np.delete(offsets, axis, axis=2).max(axis=2, initial=0.0) <= NEAR + 1e-9
+            low = np.where(near, self.points[:, axis], np.inf).min(axis=1)
+            high = np.where(near, self.points[:, axis], -np.inf).max(axis=1)
+            alone = offsets[np.arange(len(x)), offsets.max(axis=2).argmin(axis=1), axis] * self._span[axis]
+            gap = np.maximum(np.maximum(low - x[:, axis], x[:, axis] - high), 0.0)
+            far[:, axis] = np.where(near.any(axis=1), gap, alone)
         return np.where(far > _SLACK, far, 0.0)
 
     def between(self, x: np.ndarray) -> np.ndarray:
@@ -92,24 +105,17 @@ class Surface:
             away[:, i] = np.abs(clipped[:, i, None] - levels).min(axis=1)
         return np.where(away > _SLACK, away, 0.0)
 
-    def lonely(self, x: np.ndarray) -> np.ndarray:
-        """Offsets [q, d] to the nearest point where none is near along every axis, else 0: holes inside the box."""
-        unit = (np.clip(x, self.low, self.high) - self.low) / self._span
-        offsets = np.abs(unit[:, None, :] - self._unit_points[None, :, :])
-        nearest = offsets.max(axis=2, initial=0.0).argmin(axis=1)
-        chosen = offsets[np.arange(len(unit)), nearest]
-        return np.where(chosen.max(axis=1, initial=0.0)[:, None] > NEAR + 1e-9, chosen * self._span, 0.0)
-
     def why_outside(self, x: np.ndarray) -> str:
         """In words, where one point x [d] left what was measured; empty when it did not."""
+        outside_box = np.maximum(self.low - x, x - self.high) > _SLACK
         said = [
             f"{axis} {_plain(axis, x[i])} is outside the measured {_range(axis, self.low[i], self.high[i])}"
             for i, axis in enumerate(self.axes)
-            if self.beyond(x[None])[0, i] > 0
+            if outside_box[i]
         ]
-        if not said and self.lonely(x[None]).any():
+        if not said and self.beyond(x[None]).any():
             where = ", ".join(f"{axis} {_plain(axis, value)}" for axis, value in zip(self.axes, x, strict=True))
-            said = [f"no measured point is near {where}"]
+            said = [f"no measured points surround {where}"]
         return "; ".join(said)
 
     def to_json(self) -> dict[str, Any]:

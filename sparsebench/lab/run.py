@@ -187,11 +187,11 @@ class Run:
         protocol = self.suite.protocol
         return self.worker.ask(request, self.limits.timeout_s or 120 + 20 * protocol.budget_s * len(protocol.cache))
 
-    def _inspect(self, path: Path) -> list[TensorInfo]:
+    def _inspect(self, path: Path, tensors: str) -> list[TensorInfo]:
         """The tensors of a file: read here, or by the worker where only torch can."""
         if path.suffix not in (".pth", ".pt"):
-            return inspect(path)
-        answer, _ = self.ask(Inspect(path))
+            return inspect(path, tensors)
+        answer, _ = self.ask(Inspect(path, tensors))
         if answer.outcome != "ok":
             raise BadInput(answer.reason)
         return list(answer.facts["tensors"])

@@ -55,9 +55,10 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """List the tensors of a weight file that only torch can read."""
+    """List the tensors of a weight file that only torch can read, those that match a glob."""
 
     path: Path
+    tensors: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ class Worker:
                 return self._bench.again(case, kernels) if twin else self._bench.screen(case, kernels)
             case Measure(case, data, kernel, baselines):
                 return self._bench.measure(case, data, kernel, baselines)
-            case Inspect(path):
-                return {"tensors": self._inspect(path)}
+            case Inspect(path, tensors):
+                return {"tensors": self._inspect(path, tensors)}
             case Peaks():
                 from sparsebench.lab.peaks import measure_peaks
 
