@@ -133,14 +133,14 @@ class Store:
             self._file = None
         self._lock.release()
 
-    def append(self, record: Record) -> None:
-        """Add one record; it is on disk when this returns, or StoreError and nothing of it stays."""
+    def append(self, *records: Record) -> None:
+        """Add records in one write; they are on disk when this returns, or StoreError and nothing of them stays."""
         if self._file is None:
             raise StoreError(f"{self.path} is not open for writing; use `with Store(...)`")
-        line = record.to_json().encode() + b"\n"
+        lines = b"".join(record.to_json().encode() + b"\n" for record in records)
         end = os.fstat(self._file).st_size
         try:
-            if os.write(self._file, line) != len(line):
+            if os.write(self._file, lines) != len(lines):
                 raise OSError(28, "No space left on device")
             os.fsync(self._file)
         except OSError as error:
@@ -148,7 +148,7 @@ class Store:
             raise StoreError(
                 f"{self.path}: a record could not be written: {error.strerror}; free some space and run again"
             ) from None
-        self.records[record.key] = record
+        self.records |= {record.key: record for record in records}
 
     def append_peaks(self, peaks: dict[str, Any]) -> None:
         """Add one line of measured peaks to peaks.jsonl beside the records."""

@@ -42,6 +42,7 @@ class World:
     rates: Mapping[str, Rate]
     floor_s: float = 0.0
     noise: float = 0.0  # of each sample, in log terms
+    drift: float = 0.0  # of each trial as a whole, baselines included: a clock that changed, a neighbour
     shape_noise: float = 0.0  # of each matrix and kernel, the same in every round: what no interpolation can know
     rounds: int = 9
     seed: int = 0
@@ -69,7 +70,7 @@ class World:
         nnz = kept_of(case) if nnz is None else nnz
         names = list(dict.fromkeys([kernel, *baselines]))
         rng = np.random.default_rng([self.seed, int(case.key[:12], 16), len(kernel), sum(map(ord, kernel))])
-        shared = rng.normal(0, self.noise, self.rounds)
+        shared = rng.normal(0, self.noise, self.rounds) + rng.normal(0, self.drift)
         samples = {cache: {n: self._times(case, n, nnz, shared, rng) for n in names} for cache in self.protocol.cache}
         known = {name: f"sha of {name}" for name in baselines}
         return Record(

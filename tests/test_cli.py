@@ -18,7 +18,7 @@ from sparsebench.lab import build
 
 GOOD = """
 name: small
-protocol: {budget_s: 0.02, precision: 0.05}
+protocol: {cache: [hot], budget_s: 0.02, precision: 0.05}
 problems:
   - {m: 32, k: 48, n: [4, 16], dtype: float32}
   - {m: 64, k: 48, n: [4, 16], dtype: float32}

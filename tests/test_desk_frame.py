@@ -143,3 +143,11 @@ def test_masks_of_files_are_grouped_by_what_they_are():
     assert set(table["mask"]) == {"", "file"}
     assert arms(table).problems.tolist() == [12]
     assert len(best_per_problem(table)) == 12
+
+
+def test_a_matrix_without_nonzeros_compares_nothing():
+    record = WORLD.record(case("file", {}, None), "csr.c", nnz=100)
+    table = frame([record, replace(record, key="empty", case=replace(record.case, seed=1), nnz=0)])
+    assert len(table) == 2
+    assert timed_sparse(table).nnz.tolist() == [100]
+    assert break_evens(table).empty

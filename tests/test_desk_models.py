@@ -78,6 +78,16 @@ def test_intervals_hold_nine_of_ten_new_matrices():
     assert np.mean(inside) >= 0.88
 
 
+def test_what_slows_a_whole_trial_cancels():
+    """Trials that ran 30 % slower or faster as a whole: pairing with the baselines takes that out again."""
+    fitted = fit(usual_world(drift=0.3, noise=0.01, shape_noise=0.0).sweep(SHAPES, NS, usual_arms()))
+    errors = fitted.errors[(fitted.errors.how == "shapes") & (fitted.errors.kernel != "dense")]
+    assert (errors.mape < 0.08).all()
+    alone = fit([replace(record, baselines={}) for record in usual_world(drift=0.3).sweep(SHAPES, NS, usual_arms())])
+    errors = alone.errors[(alone.errors.how == "shapes") & (alone.errors.kernel != "dense")]
+    assert (errors.mape > 0.15).all()
+
+
 def test_errors_are_printed_by_what_was_left_out(noisy):
     _, fitted = noisy
     errors = fitted.errors

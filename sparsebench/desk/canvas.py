@@ -28,7 +28,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, FAINT = "#222222", "#d9d9d9"
 DPI = 130
-SPARSITIES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # usual ones
+SPARSITIES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)  # usual ones
+MANY_SPARSITIES = 8  # from which on ticks are usual ones
 _LEAST_WIDTH_INCHES = 7.0
 _RATIO_STEPS: Sequence[tuple[float, Sequence[float]]] = (  # (span of the axis, ticks in a decade)
     (2.5, (1, 1.1, 1.25, 1.5, 2, 3, 5, 7, 8, 9)),
@@ -115,10 +116,10 @@ def time_axis(axes: Axes, which: str) -> None:
 
 def sparsity_axis(axes: Axes, sparsities: Iterable[float]) -> None:
     """x is -log2(1 - s), so that 50, 75 and 87.5 % are equal steps; ticks at the commonest sparsities or usual ones."""
-    counts = Counter(round(s, 3) for s in sparsities)
+    counts = Counter(round(min(s, 0.99999), 3 if s < 0.99 else 5) for s in sparsities)
     low, high = sparsity_x(min(counts)), sparsity_x(max(counts))
     usual = [s for s in SPARSITIES if low - 0.01 <= sparsity_x(s) <= high + 0.01]
-    known = usual if len(counts) > len(SPARSITIES) and len(usual) > 1 else [s for s, _ in counts.most_common()]
+    known = usual if len(counts) > MANY_SPARSITIES and len(usual) > 1 else [s for s, _ in counts.most_common()]
     ticks: list[float] = []
     for s in known:
         if all(abs(sparsity_x(s) - tick) > max(0.4, (high - low) / 8) for tick in ticks):
@@ -126,7 +127,7 @@ def sparsity_axis(axes: Axes, sparsities: Iterable[float]) -> None:
     room = max(0.06 * (high - low), 0.25)
     axes.set_xlim(low - room, high + room)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - 2**-x):.3g} %"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * (1 - 2**-x):.4g} %"))
 
 
 def sparsity_x(sparsity: float) -> float:
@@ -135,7 +136,7 @@ def sparsity_x(sparsity: float) -> float:
     >>> sparsity_x(0.75)
     2.0
     """
-    return -math.log2(1 - min(sparsity, 1 - 1e-9))
+    return -math.log2(1 - min(sparsity, 0.99999))
 
 
 def plain(text: str) -> str:

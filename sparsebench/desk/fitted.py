@@ -23,6 +23,7 @@ from sparsebench.errors import ModelError
 from sparsebench.formats import FORMATS
 
 SCHEMA = 1
+IN_A_NETWORK = "weights_cold"
 LAWS: Mapping[str, type[LayerModel]] = {IrfModel.name: IrfModel}
 
 
@@ -31,7 +32,7 @@ class Place:
     """Where and how a case is asked: what a case itself does not say."""
 
     machine: str
-    cache: str = "weights_cold"
+    cache: str = IN_A_NETWORK
     threads: int = 1
 
     def setting(self, case: Case, kernel: str) -> Setting:
@@ -54,8 +55,11 @@ class FittedModels:
         """Machines with any model."""
         return tuple(sorted({setting.machine for setting in (*self.sparse, *self.dense)}))
 
-    def place(self, machine: str | None = None, cache: str = "weights_cold", threads: int = 1) -> Place:
-        """A place on `machine`, or on the only one there is; ModelError where that is not clear."""
+    def place(self, machine: str | None = None, cache: str | None = None, threads: int = 1) -> Place:
+        """A place on `machine`, or on the only one there is; ModelError where that is not clear.
+
+        Without a cache state it is the one a layer inside a network sees, where that was measured.
+        """
         have = ", ".join(self.machines) or "none"
         if machine is None and len(self.machines) != 1:
             raise ModelError(
@@ -64,7 +68,10 @@ class FittedModels:
             )
         if machine is not None and machine not in self.machines:
             raise ModelError(f"machine {machine} has no models, there are {have}; run `sparsebench run SUITE` on it")
-        return Place(machine or self.machines[0], cache, threads)
+        machine = machine or self.machines[0]
+        measured = sorted({setting.cache for setting in (*self.sparse, *self.dense) if setting.machine == machine})
+        usual = IN_A_NETWORK if IN_A_NETWORK in measured or not measured else measured[0]
+        return Place(machine, cache or usual, threads)
 
     def dense_time(self, case: Case, place: Place) -> Prediction:
         """The fastest dense kernel's time on the problem under `case`."""

@@ -25,10 +25,11 @@ COLUMNS = (
     "moved_bytes", "pack_s", "load", "started_at",
 )  # fmt: skip
 
-_NUMBERS = (
-    "sparsity", "requested", "load", "time_s", "low_s", "high_s", "total_s", "speedup", "speedup_low", "speedup_high",
-    "speedup_total", "speedup_total_low", "speedup_total_high", "useful_gflop_per_s", "irf", "irf_total",
-)  # fmt: skip  # may be missing in every row, and are numbers all the same
+_NUMBERS = (  # may be missing in every row, and are numbers all the same
+    "nnz", "sparsity", "requested", "load", "time_s", "low_s", "high_s", "total_s", "speedup", "speedup_low",
+    "speedup_high", "speedup_total", "speedup_total_low", "speedup_total_high", "useful_gflop_per_s", "irf",
+    "irf_total",
+)  # fmt: skip
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -48,8 +49,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def timed_sparse(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that compare a sparse kernel with a dense one."""
-    return table[(table.outcome == "ok") & ~table.dense & table.speedup_total.notna()]
+    """The rows that compare a sparse kernel with a dense one; a matrix without a single nonzero compares nothing."""
+    return table[(table.outcome == "ok") & ~table.dense & table.speedup_total.notna() & (table.nnz > 0)]
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:

@@ -120,8 +120,8 @@ def sparse_observations(records: Iterable[Record], dense_s: DenseTimes) -> Itera
     """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over.
 
     Seconds are those of a usual moment: the dense time of the problem over all its records (`dense_s`), divided by the
-    paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so; on a shared
-    two-core machine the plain medians of one sweep differed by up to 1.5 between trials, their ratios by a few percent.
+    paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep
+    on a busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
     """
     for record in records:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):

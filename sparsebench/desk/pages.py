@@ -158,7 +158,8 @@ def errors_table(fitted: FittedModels) -> Table:
     return Table(
         "How wrong the models are on what they have not seen",
         "Left out: points of the sweep (cells), whole matrices (shapes), all points at one value of an axis (levels), "
-        "the outer range of an axis (edges: what extrapolation costs)."
+        "the outer range of an axis (edges: what extrapolation costs). Sparse times are the usual dense time of their "
+        "problem divided by the paired speedup, so that what slowed both sides of a trial cancels."
         + (f" Records without a part in any fit: {left}." if left else ""),
         (
             "kernel", "levels", "setting", "left out", "timings", "mean |error|", "within 5 %", "within 10 %",

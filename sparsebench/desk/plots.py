@@ -43,6 +43,7 @@ MOST_LINES = 8
 MOST_ROWS = 14
 MOST_HEATS = 4
 LEAST_TIMINGS = 5  # of a histogram; fewer are in the table
+_ERROR_EDGES = np.arange(-0.525, 0.526, 0.05).tolist()
 Drawer = Callable[[pd.DataFrame, FittedModels], Figure | None]
 
 
@@ -193,24 +194,27 @@ def predicted_against_measured(table: pd.DataFrame, fitted: FittedModels) -> Fig
 def error_histogram(table: pd.DataFrame, fitted: FittedModels) -> Figure | None:
     """How large the held-out errors are, kernel by kernel."""
     times = held_out_times(table, fitted)
-    if not times:
+    told = [(number, *entry) for number, entry in enumerate(times.items()) if len(entry[1]) >= LEAST_TIMINGS]
+    if not told:
         return None
-    figure, axes = grid(
-        len(times), title="How wrong are the models on what they have not seen?", panel_inches=(4.3, 2.7)
-    )
-    edges = np.arange(-0.525, 0.526, 0.05)
-    for number, (axis, (name, pairs)) in enumerate(zip(axes, times.items(), strict=True)):
-        error = pairs[:, 1] / pairs[:, 0] - 1
-        axis.axvspan(-0.1, 0.1, color=FAINT, zorder=0)
-        shares = np.full(len(error), 1 / len(error))
-        axis.hist(np.clip(error, -0.5, 0.5), bins=edges.tolist(), weights=shares, color=style(number)["color"])
-        told = f"mean |error| {_percent(np.abs(error).mean())}, {_percent((np.abs(error) <= 0.1).mean())} within 10 %"
-        axis.set_title(f"{plain(name)}\n{told} (of {len(error)})", fontsize=9, color=INK, loc="left")
-        axis.set_xlabel("predicted / measured - 1", fontsize=9)
-        axis.set_xticks([-0.5, -0.25, 0, 0.25, 0.5], ["-50 %\nor less", "-25 %", "0", "+25 %", "+50 %\nor more"])
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    title = "How wrong are the models on what they have not seen?"
+    figure, axes = grid(len(told), title=title, panel_inches=(4.3, 2.7))
+    for axis, (number, name, pairs) in zip(axes, told, strict=True):
+        _draw_errors(axis, name, pairs[:, 1] / pairs[:, 0] - 1, style(number)["color"])
     left_label(axes, "share of held-out timings")
     return figure
+
+
+def _draw_errors(axis: Axes, name: str, error: np.ndarray, colour: str) -> None:
+    axis.axvspan(-0.1, 0.1, color=FAINT, zorder=0)
+    shares = np.full(len(error), 1 / len(error))
+    axis.hist(np.clip(error, -0.5, 0.5), bins=_ERROR_EDGES, weights=shares, color=colour)
+    within = _percent(float((np.abs(error) <= 0.1).mean()))
+    told = f"mean |error| {_percent(float(np.abs(error).mean()))}, {within} within 10 % (of {len(error)})"
+    axis.set_title(f"{plain(name)}\n{told}", fontsize=9, color=INK, loc="left")
+    axis.set_xlabel("predicted / measured - 1", fontsize=9)
+    axis.set_xticks([-0.5, -0.25, 0, 0.25, 0.5], ["-50 %\nor less", "-25 %", "0", "+25 %", "+50 %\nor more"])
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def held_out_times(table: pd.DataFrame, fitted: FittedModels) -> dict[str, np.ndarray]:

@@ -127,7 +127,7 @@ def predict(
     math: Math = "ieee",
     layout: Layout = "feature",
     machine: str | None = None,
-    cache: str = "weights_cold",
+    cache: str | None = None,
     threads: int = 1,
     rest_s: float | None = None,
 ) -> NetworkPrediction:

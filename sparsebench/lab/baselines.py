@@ -26,28 +26,39 @@ AA_TOLERANCE = 0.02
 
 Baselines = Mapping[str, str]  # kernel name -> source_sha
 Ask = Callable[[Request], tuple[Answer, str]]
-Finish = Callable[[Trial, Baselines, Answer], None]
+Finish = Callable[[Baselines, Sequence[tuple[Trial, Answer]]], None]
 
 
-def screen(dense: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) -> Baselines:
-    """Check, time and record the dense trials of one problem; the named baselines, empty if none is right."""
-    trials: dict[str, Trial] = {}
+def passing(dense: Sequence[Trial], ask: Ask, finish: Finish) -> list[Trial]:
+    """The dense trials whose kernels pass both gates; the others get the record that says why not."""
+    passed = []
     for trial in dense:
         answer, _ = ask(CheckDense(trial.case, trial.kernel))
         if answer.outcome == "ok":
-            trials[trial.kernel] = trial
+            passed.append(trial)
         else:
-            finish(trial, {}, answer)
+            finish({}, [(trial, answer)])
+    return passed
+
+
+def screen(passed: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) -> Baselines:
+    """Time and record the dense trials of a problem that passed the gates; the named baselines, empty if none is left.
+
+    All of their records are stored in one write: a run killed in between would name other baselines the next time.
+    """
+    trials = {trial.kernel: trial for trial in passed}
     screened = _time_together(trials, ask, finish)
     if screened is None:
         return {}
     named = name_baselines(screened.facts["samples"][ledger.protocol.cache[0]])
     twin, _ = ask(Screen(trials[named[0]].case, named, twin=True))
-    baselines = {name: ledger.sha(name) for name in named}
+    answers = []
     for name, trial in trials.items():
         own, _ = ask(CheckDense(trial.case, name))
         winner = name == named[0] and twin.outcome == "ok" and not twin.facts["wrong"]
-        finish(trial, baselines, _answer(name, own, twin if winner else screened, named))
+        answers.append((trial, _answer(name, own, twin if winner else screened, named)))
+    baselines = {name: ledger.sha(name) for name in named}
+    finish(baselines, answers)
     return baselines
 
 
@@ -74,7 +85,7 @@ def _time_together(trials: dict[str, Trial], ask: Ask, finish: Finish) -> Answer
         reasons = answer.facts["wrong"] if answer.outcome == "ok" else {suspect: answer.reason}
         outcome = "wrong" if answer.outcome == "ok" else answer.outcome
         for name in [name for name in trials if name in reasons] or list(trials):
-            finish(trials.pop(name), {}, Answer(outcome, reasons.get(name, answer.reason)))
+            finish({}, [(trials.pop(name), Answer(outcome, reasons.get(name, answer.reason)))])
     return None
 
 

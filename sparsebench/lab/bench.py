@@ -88,7 +88,7 @@ class Ready:
 def aligned(array: np.ndarray) -> np.ndarray:
     """A contiguous copy of `array` that starts at a cache line, as torch allocates.
 
-    numpy starts 16 bytes into one, and each 64-byte load then crosses two lines: 1.2-2.4 times slower (bsr.c, measured).
+    numpy starts 16 bytes into one, and each 64-byte load then crosses two: 1.2-2.4 times slower (bsr.c, measured).
     """
     room = np.empty(array.nbytes + LINE_BYTES, np.uint8)
     start = -room.ctypes.data % LINE_BYTES

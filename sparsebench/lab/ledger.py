@@ -72,20 +72,26 @@ class Ledger:
         return record if record and record.final else None
 
     def common_baselines(self, dense: Sequence[Trial]) -> Mapping[str, str] | None:
-        """Baselines that stored records of all these dense trials agree on and whose code is today's; else None."""
+        """Baselines that the stored records of these dense trials agree on and whose code is today's; else None."""
         stored = [record for trial in dense if (record := self.known(trial))]
         timed = [record.baselines for record in stored if record.outcome == "ok"]
-        if len(stored) < len(dense) or not timed or any(names != timed[0] for names in timed):
+        if not timed or any(names != timed[0] for names in timed):
             return None
         current = all(name in self.kernels and self.sha(name) == sha for name, sha in timed[0].items())
         return timed[0] if current else None
 
-    def write(self, trial: Trial, baselines: Mapping[str, str], answer: Answer) -> Record:
-        """Turn an answer into its record and store it. Only an ok answer keeps its times."""
+    def write(self, baselines: Mapping[str, str], answers: Sequence[tuple[Trial, Answer]]) -> list[Record]:
+        """Turn answers into their records and store them, all or none."""
+        records = [self._record(trial, baselines, answer) for trial, answer in answers]
+        self.store.append(*records)
+        return records
+
+    def _record(self, trial: Trial, baselines: Mapping[str, str], answer: Answer) -> Record:
+        """The record of a trial. Only an ok answer keeps its times."""
         measured: dict[str, Any] = {name: answer.facts[name] for name in _MEASURED if name in answer.facts}
         if answer.outcome != "ok":
             measured = {"error_ratio": answer.facts.get("error_ratio")}
-        record = Record(
+        return Record(
             key=self.key(trial, baselines),
             suite=self.suite.name,
             case=trial.case,
@@ -101,5 +107,3 @@ class Ledger:
             started_at=now(),
             **measured,
         )
-        self.store.append(record)
-        return record

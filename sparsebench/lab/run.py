@@ -18,7 +18,7 @@ import psutil
 
 from sparsebench.errors import BadInput
 from sparsebench.kernel import Kernel, all_kernels
-from sparsebench.lab.baselines import Baselines, screen
+from sparsebench.lab.baselines import Baselines, passing, screen
 from sparsebench.lab.build import missing_need
 from sparsebench.lab.ledger import Ledger, now
 from sparsebench.lab.process import WorkerProcess
@@ -144,19 +144,27 @@ class Run:
         needs = (text for need in kernel.needs if (text := missing_need(need)))
         reason = kernel.why_not(trial.case, self.machine) or next(needs, None)
         if reason and not self._kept(trial, {}):
-            self._finish(trial, {}, Answer("skipped", reason))
+            self._finish({}, [(trial, Answer("skipped", reason))])
         return reason is not None
 
     def _baselines(self, dense: Sequence[Trial]) -> Baselines:
         """The named baselines of a problem: those of its settled dense records, or by screening now."""
-        if (common := self._ledger.common_baselines(dense)) is not None:
-            for trial in dense:
-                self._kept(trial, common) or self._kept(trial, {})
-            return common
-        if time.monotonic() > self._deadline_s:
-            self._summary.not_started += len(dense)
-            return {}
-        return screen(dense, self._ledger, self.ask, self._finish)
+        common = self._ledger.common_baselines(dense)
+        known = {trial.kernel: record.outcome for trial in dense if (record := self._ledger.known(trial))}
+        settled = [trial for trial in dense if known.get(trial.kernel) == "ok"] if common is not None else []
+        todo = [trial for trial in dense if known.get(trial.kernel, "ok") == "ok" and trial not in settled]
+        for trial in dense:
+            if trial not in settled and trial not in todo:
+                self._kept(trial, {})
+        if todo and time.monotonic() > self._deadline_s:
+            self._summary.not_started += len(todo)
+            return common or {}
+        passed = passing(todo, self.ask, self._finish)
+        if common is None or passed:  # a new kernel may be faster than the baselines named before
+            return screen([*settled, *passed], self._ledger, self.ask, self._finish)
+        for trial in settled:
+            self._kept(trial, common)
+        return common
 
     def _measure(self, trial: Trial, baselines: Baselines) -> None:
         if self._kept(trial, baselines):
@@ -167,7 +175,7 @@ class Run:
         answer, suspect = self.ask(Measure(trial.case, trial.data, trial.kernel, list(baselines)))
         if suspect in baselines and answer.outcome not in ("ok", "skipped"):
             answer = Answer(answer.outcome, f"its baseline {suspect} broke: {answer.reason}")
-        self._finish(trial, baselines, answer)
+        self._finish(baselines, [(trial, answer)])
 
     def _kept(self, trial: Trial, baselines: Baselines) -> bool:
         """Whether a final record of this trial is stored already; then it counts as this run's."""
@@ -177,10 +185,10 @@ class Run:
             self._summary.kept += 1
         return record is not None
 
-    def _finish(self, trial: Trial, baselines: Baselines, answer: Answer) -> None:
-        record = self._ledger.write(trial, baselines, answer)
-        self._summary.records.append(record)
-        self.watch.finished(record)
+    def _finish(self, baselines: Baselines, answers: Sequence[tuple[Trial, Answer]]) -> None:
+        for record in self._ledger.write(baselines, answers):
+            self._summary.records.append(record)
+            self.watch.finished(record)
 
     def ask(self, request: Request) -> tuple[Answer, str]:
         """The worker's answer and what ran last, within a time that no honest trial needs."""
