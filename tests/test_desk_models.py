@@ -246,6 +246,18 @@ def test_the_layout_change_of_a_baseline_counts():
     assert fit(records).dense_time(Case(m=256, k=512, n=64), fit(records).place()).kernel == "dense.onednn"
 
 
+def test_a_measured_sparse_case_is_answered_by_its_measurement_whatever_its_seed(noisy):
+    _, fitted = noisy
+    params = next(params for pattern, params, _, _ in usual_arms() if pattern == "block")
+    timed = replace(block(m=256, k=512, n=16, sparsity=0.9), params=params)
+    found = fitted.sparse_time(timed, fitted.place(), "bsr.c")
+    assert found.measured
+    assert fitted.sparse_time(replace(timed, seed=7), fitted.place(), "bsr.c") == found
+    assert not fitted.sparse_time(replace(timed, m=260), fitted.place(), "bsr.c").measured
+    again = FittedModels.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert again.sparse_time(timed, again.place(), "bsr.c") == found
+
+
 # --- what was never measured ------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ AXES = ("m", "k", "n")
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """The fastest dense kernel of one problem: seconds with their interval, and its useful operations."""
+    """The fastest kernel measured on one question: seconds with their interval."""
 
     kernel: str
     time_s: float

@@ -9,6 +9,9 @@ one n out costs 6 % in the sparse time and 20 % in irf itself. irf is derived fr
 
 A kernel that runs several levels in one pass has a law of its own for each list of level blocks, over the kept share of
 each level and n. Levels without such a kernel are added up by equation 2, each with its single-level law.
+
+A case that was timed itself, by any seed, is answered by its measurement, as dense problems are; the law speaks for all
+others, and its held-out errors are what its word is worth.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from sparsebench.case import Case
+from sparsebench.case import Case, canonical
 from sparsebench.desk.cells import Seen
+from sparsebench.desk.dense import Timed, fastest, problem_text
 from sparsebench.desk.law import Law
 from sparsebench.desk.model import HeldOut, LayerModel, Prediction
 from sparsebench.desk.observe import Observation, Setting, block_text, blocks_of, kept_share, level_sparsities
@@ -68,16 +72,23 @@ def point(case: Case, kept: float) -> np.ndarray:
     return np.log([*shares, case.n])
 
 
+def question_text(case: Case) -> str:
+    """What makes two sparse cases of one setting the same but for their seed, as canonical JSON."""
+    return canonical([problem_text(case), case.pattern, dict(case.params), case.sparsity])
+
+
 @dataclass(frozen=True, eq=False)
 class IrfModel(LayerModel):
     """The paper's law for one kernel: a surface for single-level patterns, and one for each list of level blocks.
 
     patterns  names of the patterns it was measured on
+    timed     cases that were measured, by question_text; masks from files are no questions that can be asked again
     """
 
     setting: Setting
     patterns: frozenset[str]
     parts: Mapping[str, Law]
+    timed: Mapping[str, Timed]
 
     name: ClassVar[str] = "irf"
 
@@ -88,10 +99,18 @@ class IrfModel(LayerModel):
         for seen in observations:
             by_part[part_of(seen.case)].append(seen)
         laws = {part: Law.fit(seen_as_arrays(axes_of(group[0].case), group)) for part, group in sorted(by_part.items())}
-        return cls(observations[0].setting, frozenset(seen.case.pattern for seen in observations), laws)
+        asked: dict[str, list[Observation]] = defaultdict(list)
+        for seen in observations:
+            if seen.case.source is None:
+                asked[question_text(seen.case)].append(seen)
+        setting = observations[0].setting
+        timed = {question: fastest({setting.kernel: asked[question]}) for question in sorted(asked)}
+        return cls(setting, frozenset(seen.case.pattern for seen in observations), laws, timed)
 
     def predict(self, case: Case) -> Prediction:
-        """The time of `case` at the sparsity it asks for; ModelError where no such levels were measured."""
+        """The time of `case`, measured or by the law; ModelError where no such levels were measured."""
+        if found := self.timed.get(question_text(case)):
+            return Prediction(found.time_s, found.low_s, found.high_s, measured=True, kernel=found.kernel)
         part, kept = part_of(case), kept_share(case)
         if part not in self.parts:
             have = ", ".join(sorted(name or "single blocks" for name in self.parts))
@@ -114,13 +133,15 @@ class IrfModel(LayerModel):
             "setting": asdict(self.setting),
             "patterns": sorted(self.patterns),
             "parts": {part: law.to_json() for part, law in self.parts.items()},
+            "timed": {question: asdict(found) for question, found in self.timed.items()},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The model that `to_json` wrote."""
         parts = {part: Law.from_json(law) for part, law in data["parts"].items()}
-        return cls(Setting(**data["setting"]), frozenset(data["patterns"]), parts)
+        timed = {question: Timed(**found) for question, found in data["timed"].items()}
+        return cls(Setting(**data["setting"]), frozenset(data["patterns"]), parts, timed)
 
 
 def seen_as_arrays(axes: tuple[str, ...], group: Sequence[Observation]) -> Seen:

@@ -206,6 +206,7 @@ def _row(entry: LayerPrediction) -> dict[str, Any]:
         "dense_kernel": entry.dense.kernel,
         "dense_s": entry.dense.time_s,
         "dense_measured": entry.dense.measured,
+        "measured": chosen.measured,
         "time_s": chosen.time_s,
         "low_s": chosen.low_s,
         "high_s": chosen.high_s,

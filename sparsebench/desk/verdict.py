@@ -145,6 +145,9 @@ def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
         return f"{len(outside)} of {len(layers)} layers lie outside what was measured ({first})", measure
     if guessed := [layer for layer in layers if not layer.dense.measured]:
         return f"the dense time of {len(guessed)} of {len(layers)} layers is predicted, not measured", measure
+    if by_law := [layer for layer in layers if layer.sparse and not layer.sparse.measured]:
+        told = "by a law, not measured; `sparsebench fit` prints how far off it is on matrices it has not seen"
+        return f"the sparse time of {len(by_law)} of {len(layers)} layers is predicted {told}", measure
     if dense := [layer for layer in layers if layer.why.startswith(MISFIT)]:
         first = f"{dense[0].layer.name} {dense[0].why}"
         return f"the pattern does not fit {len(dense)} of {len(layers)} layers ({first})", "sparsebench report"

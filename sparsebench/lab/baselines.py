@@ -52,11 +52,13 @@ def screen(passed: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) ->
         return {}
     named = name_baselines(screened.facts["samples"][ledger.protocol.cache[0]])
     twin, _ = ask(Screen(trials[named[0]].case, named, twin=True))
+    own = {name: ask(CheckDense(trial.case, name))[0] for name, trial in trials.items()}
+    layout_s = {name: answer.facts.get("layout_s", {}).get(name, 0.0) for name, answer in own.items()}
+    layout_s[AA] = layout_s[named[0]]
     answers = []
     for name, trial in trials.items():
-        own, _ = ask(CheckDense(trial.case, name))
         winner = name == named[0] and twin.outcome == "ok" and not twin.facts["wrong"]
-        answers.append((trial, _answer(name, own, twin if winner else screened, named)))
+        answers.append((trial, _answer(name, own[name], twin if winner else screened, named, layout_s)))
     baselines = {name: ledger.sha(name) for name in named}
     finish(baselines, answers)
     return baselines
@@ -89,10 +91,10 @@ def _time_together(trials: dict[str, Trial], ask: Ask, finish: Finish) -> Answer
     return None
 
 
-def _answer(name: str, own: Answer, timed: Answer, named: Sequence[str]) -> Answer:
+def _answer(name: str, own: Answer, timed: Answer, named: Sequence[str], layout_s: Mapping[str, float]) -> Answer:
     """What a dense kernel's record says: its facts, and its own and the baselines' samples of one interleaved run."""
     if own.outcome != "ok":
-        return own
+        return own  # the worker died since it was timed
     kept = {name, *named, AA}
     samples = {
         cache: {kernel: times_s for kernel, times_s in by_name.items() if kernel in kept}
@@ -101,7 +103,8 @@ def _answer(name: str, own: Answer, timed: Answer, named: Sequence[str]) -> Answ
     flags = [flag for flag in timed.facts["flags"] if flag.split(":")[1] in kept] + aa_flags(name, samples)
     facts: dict[str, Any] = {
         **own.facts,
-        **{f: timed.facts[f] for f in ("stop", "clocks")},
+        **{fact: timed.facts[fact] for fact in ("stop", "clocks")},
+        "layout_s": {kernel: layout_s[kernel] for by_name in samples.values() for kernel in by_name},
         "samples": samples,
         "flags": flags,
     }
