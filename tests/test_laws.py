@@ -20,7 +20,7 @@ import importlib, pkgutil, sys
 import sparsebench
 from sparsebench.kernel import load_kernels
 for module in pkgutil.walk_packages(sparsebench.__path__, "sparsebench."):
-    if module.name.split(".")[1] not in ("lab", "kernels", "suites", "cli"):
+    if module.name.split(".")[1] not in ("lab", "kernels", "suites", "cli", "commands"):
         importlib.import_module(module.name)
 load_kernels()
 print(*[name for name in sys.modules if name.split(".")[0] in {banned}])

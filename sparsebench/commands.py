@@ -1,0 +1,149 @@
+"""What commands share: planning, running, and saying what came of it. Here, and in cli.py, the two wings meet.
+
+A wing is imported where it is used: `sparsebench list` must not load pandas, nor a usage error torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsebench import units
+from sparsebench.console import Showing, Voice
+from sparsebench.errors import BadInput, ModelError
+from sparsebench.listing import Table, plain
+from sparsebench.network import Network
+from sparsebench.pattern_text import parse_pattern
+from sparsebench.plan import Plan
+from sparsebench.record import BROKEN, Record
+from sparsebench.shipped import resolve_suite
+from sparsebench.store import read_records
+from sparsebench.suite import Suite
+
+if TYPE_CHECKING:
+    from sparsebench.desk.fitted import FittedModels
+    from sparsebench.desk.predict import NetworkPrediction
+    from sparsebench.lab.run import Run, Summary
+
+
+def plan_runs(suites: Sequence[str], results: Path, data: Path | None = None, **options: Any) -> list[Run]:
+    """Every suite loaded and planned before anything runs, so that a mistake in the last one costs nothing."""
+    from sparsebench.lab.run import Run
+
+    loaded = [Suite.load(resolve_suite(name), data, options.get("plugins", ())) for name in suites]
+    return [Run(suite, results, **options) for suite in loaded]
+
+
+def dry_runs(suites: Sequence[str], voice: Voice, results: Path, **options: Any) -> list[dict[str, Any]]:
+    """Say how many trials each suite has and how long they take at most; nothing is run or written."""
+    found = []
+    for planned in plan_runs(suites, results, **options):
+        trials, most_s = planned.dry()
+        name, machine = planned.suite.name, planned.machine.id
+        voice.say(f"{name}: {trials} trials on {machine}, at most about {units.duration(most_s)}")
+        found.append({"suite": name, "trials": trials, "at_most_s": most_s, "machine": machine})
+    return found
+
+
+def run_suites(suites: Sequence[str], voice: Voice, results: Path, **options: Any) -> list[Summary]:
+    """Run suites one after the other with their progress shown; a missing compiler is said first."""
+    from sparsebench.lab.build import missing_need
+    from sparsebench.lab.run import Watch
+
+    if missing := missing_need("cc"):
+        voice.say(f"No C compiler: kernels written in C will be skipped. The first of them {missing}")
+    summaries = []
+    for planned in plan_runs(suites, results, **options):
+        with Showing(planned.suite.name) as showing:
+            planned.watch = Watch(showing.planned, showing.finished)
+            summaries.append(planned.execute())
+        voice.say(summary_line(summaries[-1]))
+    return summaries
+
+
+def summary_line(summary: Summary) -> str:
+    """Such as `48 trials: 44 ok, 3 skipped, 1 wrong -> results/x/quick.jsonl`."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.most_common())
+    late = f"; {summary.not_started} not started, run again to go on" if summary.not_started else ""
+    return f"{len(summary.records)} trials: {counts or 'none'}{late} -> {summary.path}"
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """A run's outcome as JSON data."""
+    return {
+        "machine": summary.machine.id,
+        "records": str(summary.path),
+        "outcomes": dict(summary.outcomes),
+        "kept": summary.kept,
+        "not_started": summary.not_started,
+    }
+
+
+def exit_code(records: Sequence[Record]) -> int:
+    """1 where a kernel was wrong, failed, crashed, ran out of memory or hung."""
+    return int(any(record.outcome in BROKEN for record in records))
+
+
+def say_verdict(voice: Voice, records: Sequence[Record]) -> list[str]:
+    """The three lines that end a run: the answer with its interval, the reason to doubt it, the next command."""
+    from sparsebench.desk.frame import frame
+    from sparsebench.desk.verdict import verdict_of
+
+    lines = list(verdict_of(frame(records)).lines) if records else []
+    voice.say("\n".join(["", *lines]))
+    return lines
+
+
+def load_models(results: Path, machine: str | None, model: Path | None) -> FittedModels:
+    """Models fitted from records now, or those of an exported file; BadInput when it cannot be read."""
+    from sparsebench.desk.fit import fit
+    from sparsebench.desk.fitted import FittedModels
+
+    if model is None:
+        return fit(read_records(results, machine))
+    try:
+        return FittedModels.from_json(json.loads(model.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--model {model} cannot be read: {error}; `sparsebench fit` writes one") from None
+
+
+def errors_table(models: FittedModels) -> str:
+    """The held-out errors of every model; those beyond the measured range are in the report alone."""
+    head = ("kernel", "setting", "levels", "left out", "timings", "mean error", "within 10 %", "95 % are below")
+    rows = [
+        (*(str(row[name]) for name in ("kernel", "setting", "levels", "how", "n")),
+         *(units.percent(round(row[name], 3)) for name in ("mape", "within_10", "p95")))
+        for row in models.errors.to_dict("records")
+        if row["how"] != "edges"
+    ]  # fmt: skip
+    return f"Errors of the models on timings they had not seen:\n{plain((head, rows)) if rows else 'none held out'}"
+
+
+def layers_table(answer: NetworkPrediction) -> Table:
+    """A row a layer: who runs it, dense and planned time, speedup, irf, and why it stays dense."""
+    head = ("layer", "kernel", "dense", "planned", "speedup", "irf", "planned time is", "")
+    rows = [
+        (row["layer"], row["kernel"], units.seconds(row["dense_s"]), units.seconds(row["time_s"]),
+         f"{row['speedup']:.2f}x", "" if row["stays_dense"] else f"{row['irf']:.2f}",
+         "measured" if row["measured"] else "predicted", row["why"])
+        for row in answer.frame().to_dict("records")
+    ]  # fmt: skip
+    return head, rows
+
+
+def predict_patterns(
+    network: Network, models: FittedModels, machine: str, patterns: Sequence[str], sparsity: float
+) -> dict[str, NetworkPrediction]:
+    """`network` under each pattern that has a model; without a compiler some have none, and the report says why."""
+    from sparsebench.desk.predict import predict
+
+    found = {}
+    for text in patterns:
+        plan = Plan.uniform(network, *parse_pattern(text), sparsity)
+        try:
+            found[text] = predict(network, models, plan, machine=machine)
+        except ModelError:
+            continue
+    return found
