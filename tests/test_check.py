@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sparsebench.case import Case, Conv
-from sparsebench.lab.bench import in_layout
 from sparsebench.lab.check import Question, Reference, as_columns, product
+from sparsebench.lab.operands import in_layout
 from sparsebench.patterns import Draw
 
 K = 4096

@@ -7,8 +7,6 @@ of the problem in hand serve every kernel that is asked about them.
 from __future__ import annotations
 
 import copy
-import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,13 +18,12 @@ import numpy as np
 from sparsebench.case import Case, FileData
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel, Launch
-from sparsebench.lab.build import CpuToolchain
 from sparsebench.lab.check import Reference, Verdict
 from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
+from sparsebench.lab.operands import OutputToolchain, in_layout, layout_change_s, run_filled
+from sparsebench.lab.probes import PeakMemory, clock_mhz
 from sparsebench.record import Protocol
 
-LAYOUT_ROUNDS = 9
-LINE_BYTES = 64
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 
 
@@ -36,20 +33,6 @@ class WrongAnswer(Exception):
     def __init__(self, gate: str, verdict: Verdict) -> None:
         super().__init__(f"{gate}: {verdict.reason}")
         self.ratio = verdict.ratio if np.isfinite(verdict.ratio) else None
-
-
-class OutputToolchain(CpuToolchain):
-    """The toolchain of one contestant: all its launches write one Y, so that rotating over W does not cool Y too."""
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        self._outputs: dict[tuple[int, ...], np.ndarray] = {}
-
-    def output(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The one float32 buffer of this shape, filled with NaN."""
-        if shape not in self._outputs:
-            self._outputs[shape] = aligned(np.full(shape, np.nan, np.float32))
-        return self._outputs[shape]
 
 
 @dataclass(slots=True, eq=False)
@@ -83,30 +66,6 @@ class Ready:
         if not worst.ok:
             raise WrongAnswer("precision gate after the clock, on fresh inputs", worst)
         return worst.ratio
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A contiguous copy of `array` that starts at a cache line, as torch allocates.
-
-    numpy starts 16 bytes into one, and each 64-byte load then crosses two: 1.2-2.4 times slower (bsr.c, measured).
-    """
-    room = np.empty(array.nbytes + LINE_BYTES, np.uint8)
-    start = -room.ctypes.data % LINE_BYTES
-    placed = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    placed[...] = array
-    return placed
-
-
-def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
-    """X [k, n] as the layout of `case` stores it, a copy of its own; activation tensors stay as they are."""
-    return aligned(x if case.conv is not None or case.layout == "feature" else x.T)
-
-
-def run_filled(launch: Launch) -> np.ndarray:
-    """One call with its output filled with NaN first, so that an entry never written shows; a copy of Y."""
-    if launch.y is not None:
-        launch.y.fill(np.nan)
-    return np.array(launch.run(), dtype=np.float64)
 
 
 @dataclass(slots=True, eq=False)
@@ -268,51 +227,3 @@ class Bench:
                 "copies": len(ready.contestant.rotation.launches),
             },
         }
-
-
-def layout_change_s(case: Case, native: Case) -> float:
-    """Median seconds to bring X from the case's layout to the native one and Y back; 0 where they agree."""
-    if case.layout == native.layout or case.conv is not None:
-        return 0.0
-    import torch  # its transposing copy is blocked; numpy's walks one side with a stride and takes several times longer
-
-    shapes = [(case.k, case.n), (case.n, case.m)] if case.layout == "feature" else [(case.n, case.k), (case.m, case.n)]
-    pairs = [(torch.zeros(shape), torch.empty(shape[::-1])) for shape in shapes]
-    times_s = []
-    for _ in range(LAYOUT_ROUNDS):
-        start_s = time.perf_counter()
-        for source, target in pairs:
-            target.copy_(source.T)
-        times_s.append(time.perf_counter() - start_s)
-    return float(np.median(times_s))
-
-
-class PeakMemory:
-    """How far this process's resident memory rises; None where the system cannot reset its high-water mark."""
-
-    def __init__(self) -> None:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-            self._start = _status_bytes("VmRSS")
-        except OSError:
-            self._start = None
-
-    def grown_bytes(self) -> int | None:
-        """Bytes between resident memory at the start and its peak since."""
-        peak = _status_bytes("VmHWM") if self._start is not None else None
-        return None if peak is None or self._start is None else max(peak - self._start, 0)
-
-
-def _status_bytes(name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
-def clock_mhz() -> float | None:
-    """The CPU's clock as the system reports it now, in MHz, for the core this process is pinned to."""
-    core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    try:
-        found = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        return float(found[core])
-    except (OSError, IndexError):
-        return None
