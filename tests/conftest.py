@@ -1,15 +1,21 @@
-"""What several test files share: one toolchain in which each body is compiled once."""
+"""What several test files share: how hypothesis draws, and one toolchain in which each body is compiled once."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from kernel_cases import OWN, strict_compiler
 from sparsebench.kernels._product import IM2COL
 
 from sparsebench.lab.build import CpuToolchain, missing_need
+
+# No deadline: on a shared machine any example may take long. In CI the examples are fixed, so that red stays red.
+settings.register_profile("calm", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("calm")
 
 
 @pytest.fixture(scope="session")

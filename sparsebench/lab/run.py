@@ -95,9 +95,9 @@ class Run:
     _deadline_s: float = field(init=False, default=float("inf"))
 
     def __post_init__(self) -> None:
-        self.machine = Machine.here(self.device)
+        self.machine = Machine.here("cpu" if self.device == "auto" else self.device)  # no CUDA clock yet: auto is cpu
         if self.machine.device != "cpu":
-            raise BadInput("--device cuda: this version has no CUDA clock yet; use --device cpu")
+            raise BadInput("--device cuda was asked for, and this version has no CUDA clock yet; use --device cpu")
         plugins = tuple(dict.fromkeys(path.resolve() for path in (*self.suite.plugins, *self.plugins)))
         self.kernels = all_kernels(plugins)
         memory_bytes = self.limits.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
