@@ -30,7 +30,9 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of records, mad
 Out = Annotated[Path, typer.Option("--out", help="Folder for the report, made if missing.")]
 MachineId = Annotated[str | None, typer.Option("--machine", help="Machine id, where results hold several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; talk goes to stderr.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda; this version measures on CPUs, so auto is cpu.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda; this version measures on CPUs, so auto is cpu.")
+]
 HERE = Path("results")
 REPORT = Path("report")
 QUICK_PATTERNS = ("constant_fan_in", "block:4x1", "block:16x16")

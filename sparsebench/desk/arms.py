@@ -18,7 +18,7 @@ import pandas as pd
 from sparsebench.desk.frame import rows_of, timed_sparse
 
 SETTING = ("machine", "op", "dtype", "math", "layout", "cache", "threads")
-PROBLEM = ("m", "k", "n")
+PROBLEM = ("m", "k", "n", "conv")
 ARM = ("family", "arm", "kernel")
 ARM_COLUMNS = (
     *SETTING, *ARM, "option", "requested", "sparsity", "problems", "speedup", "low", "high", "least", "most",
@@ -32,8 +32,8 @@ def setting_text(row: Any) -> str:
 
 
 def problem_text(row: Any) -> str:
-    """A problem for people: `768x3072 n=64`."""
-    return f"{row.m}x{row.k} n={row.n}"
+    """A problem for people: `768x3072 n=64`, and for a convolution `64x576 n=3136 3x3 on 56x56`."""
+    return f"{row.m}x{row.k} n={row.n}{' ' * bool(row.conv)}{row.conv}"
 
 
 def arms(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +110,10 @@ def _crossing(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(text, rows) of each setting of one machine, the default cache first."""
-    keys = list(SETTING[1:])
-    for _, group in sorted(table.groupby(keys, sort=True), key=lambda pair: pair[0][4] != "weights_cold"):
+    """(text, rows) of each setting of one machine: the default cache first, then what was timed most."""
+
+    def place(pair: tuple[Any, pd.DataFrame]) -> tuple[bool, int]:
+        return pair[0][4] != "weights_cold", -len(timed_sparse(pair[1]))
+
+    for _, group in sorted(table.groupby(list(SETTING[1:]), sort=True), key=place):
         yield setting_text(next(rows_of(group))), group

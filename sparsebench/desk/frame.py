@@ -16,7 +16,7 @@ from sparsebench.paired import Ratio, median_interval
 from sparsebench.record import Record
 
 COLUMNS = (
-    "key", "machine", "suite", "op", "m", "k", "n", "dtype", "math", "layout", "cache", "threads",
+    "key", "machine", "suite", "op", "m", "k", "n", "conv", "dtype", "math", "layout", "cache", "threads",
     "pattern", "arm", "family", "option", "block", "bh", "bw", "levels", "mask", "seed", "sparsity", "requested",
     "file", "kernel", "format", "dense", "outcome", "reason",
     "time_s", "low_s", "high_s", "total_s",
@@ -71,7 +71,11 @@ def _about(record: Record) -> dict[str, Any]:
         "key": record.key,
         "machine": record.machine,
         "suite": record.suite,
-        **{name: getattr(case, name) for name in ("op", "m", "k", "n", "dtype", "math", "layout", "pattern", "seed")},
+        **{
+            name: getattr(case, name)
+            for name in ("op", "m", "k", "n", "conv", "dtype", "math", "layout", "pattern", "seed")
+        },
+        "conv": _convolution(case),
         "threads": record.protocol.threads,
         "arm": arm_text(case),
         "family": family_text(case),
@@ -126,6 +130,16 @@ def _about_cache(flag: str, cache: str) -> bool:
     """Flags are `doubt:kernel` or `doubt:kernel:cache`."""
     parts = flag.split(":")
     return len(parts) < 3 or parts[2] == cache
+
+
+def _convolution(case: Case) -> str:
+    """Filter, stride and plane of a convolution in a word; two with the same m, k and n may differ in these."""
+    conv = case.conv
+    if conv is None:
+        return ""
+    stride = f" by {conv.stride}" if conv.stride > 1 else ""
+    batch = f" x{conv.batch}" if conv.batch > 1 else ""
+    return f"{conv.kh}x{conv.kw} on {conv.h}x{conv.w}{stride}{batch}"
 
 
 def _mask(case: Case) -> str:
