@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from sparsebench.case import Case
 from sparsebench.formats import Csr
 from sparsebench.kernel import Kernel, Launch, Toolchain
 
+from .._torch_sparse import SOURCE, torch_product
+
 
 def prepare(case: Case, packed: Csr, x: np.ndarray, toolchain: Toolchain) -> Launch:
     """torch.mv at n = 1, else torch.mm, into one buffer."""
-    # torch: the framework whose sparse product is measured here.
-    import torch
-
-    arrays = (torch.from_numpy(array) for array in (packed.offsets, packed.columns, packed.values))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        # The format has checked what torch would check; not saying so makes torch warn.
-        w = torch.sparse_csr_tensor(*arrays, size=packed.shape, check_invariants=False)
-    y = toolchain.output((case.m, case.n))
-    x_, y_ = torch.from_numpy(x), torch.from_numpy(y)
-    if case.n > 1:
-        return Launch(lambda: torch.mm(w, x_, out=y_), y, "mm")
-    column, result = x_[:, 0], y_[:, 0]
-
-    def run() -> np.ndarray:
-        torch.mv(w, column, out=result)
-        return y
-
-    return Launch(run, y, "mv")
+    return torch_product("CSR", (packed.offsets, packed.columns, packed.values), packed.shape, case, x, toolchain)
 
 
 KERNELS = [
@@ -40,7 +22,8 @@ KERNELS = [
         format=Csr,
         prepare=prepare,
         about="a CSR tensor with 32-bit indices @ X; mv at n = 1",
-        source="torch (BSD-3-Clause); MKL's mkl_sparse_s_mm on x86",
+        source=SOURCE,
         needs=("torch",),
+        sources=("../_torch_sparse.py",),
     )
 ]
