@@ -102,7 +102,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_becomes_its_own_record_and_touches_no_other(tmp_path, fault):
-    limits = Limits(timeout_s=6 if fault == "hang" else 60, memory_bytes=2 * 2**30)
+    limits = Limits(timeout_s=4 if fault == "hang" else 60, memory_bytes=2 * 2**30)
     with_it = Run(
         suite(tmp_path, "csr.scipy", f"fault.{fault}", "csr.torch"), tmp_path / "results", limits=limits
     ).execute()
@@ -185,7 +185,7 @@ def test_kill_9_twenty_times_at_random_moments_and_the_plan_is_completed(tmp_pat
     before: set[str] = set()
     for _ in range(20):
         with subprocess.Popen([sys.executable, "-c", RUNNER, str(asked.path), str(tmp_path / "results")]) as runner:
-            time.sleep(rng.uniform(0.8, 3.0))
+            time.sleep(rng.uniform(0.8, 2.4))
             os.kill(runner.pid, signal.SIGKILL)
         stored = [record for path in tmp_path.glob("results/*/small.jsonl") for record in read_lines(path)]
         keys = [record.key for record in stored]
