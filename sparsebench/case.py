@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
+# ml_dtypes: numpy's bfloat16, so that a packed matrix has the bytes that it claims.
+import ml_dtypes
 import numpy as np
 
 from sparsebench.errors import BadInput, PatternError
@@ -28,6 +30,11 @@ Layout = Literal["feature", "batch"]
 Data = Literal["normal", "integers"]
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
 
 
 def canonical(value: Any) -> str:
@@ -158,6 +165,8 @@ class Case:
         parts = [f"{self.m}x{self.k} n={self.n}", self.pattern]
         if self.pattern in ("block", "hierarchical"):
             parts.append("+".join(f"{bh}x{bw}" for _, bh, bw in self.pattern_object.blocks()))
+        if self.pattern == "nm":
+            parts.append(":".join(map(str, self.params.get("nm", ()))))
         if self.sparsity is not None:
             parts.append(f"{100 * self.sparsity:.4g} %")
         if self.source is not None:

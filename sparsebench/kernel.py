@@ -11,8 +11,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -43,6 +43,65 @@ class Toolchain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a body is shaped by: facts of one GPU.
+
+    sm                 compute capability, 90 for 9.0
+    processors         streaming multiprocessors
+    shared_bytes       shared memory that one thread block may ask for
+    cache_bytes        L2
+    """
+
+    sm: int
+    processors: int
+    shared_bytes: int
+    cache_bytes: int
+
+
+class CudaFunction(Protocol):
+    """One `extern "C" __global__` function of a compiled body."""
+
+    def bind(
+        self, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared_bytes: int = 0
+    ) -> Callable[[], None]:
+        """One launch as a call without arguments, on the stream that is current when it is called.
+
+        A tensor is passed as its address, an int as a 32-bit integer (numpy's scalars as what they are), a float as a
+        32-bit float. `shared_bytes` is dynamic shared memory. The call keeps its tensors alive.
+        """
+        ...
+
+
+class CudaToolchain(Protocol):
+    """What the lab hands to a face of a GPU kernel. Tensors are torch's; tests hand over one that runs on the CPU."""
+
+    device: str  # torch's name of where tensors live: "cuda", or "cpu" in the tests that run bodies there
+    gpu: Gpu
+
+    def cuda(self, body: Path, function: str, defines: Mapping[str, Any] | None = None) -> CudaFunction:
+        """`function` of the CUDA C++ source `body`, compiled with `defines` as macros; MissingNeed without CuPy.
+
+        Includes are looked up beside the body and in kernels/include. Asking again costs a look-up.
+        """
+        ...
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """A copy of `array` on the device, 256-byte aligned as torch allocates.
+
+        ml_dtypes.bfloat16 becomes torch.bfloat16; uint16 becomes torch.int16 of the same bits.
+        """
+        ...
+
+    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        """The tensor full of NaN that run() must write Y into; every launch of a contestant gets the same one."""
+        ...
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        """A tensor full of NaN for what a launch makes on its way; launches of a contestant share it by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A kernel ready to run: everything but the product itself is done.
 
@@ -51,11 +110,21 @@ class Launch:
     y     the buffer that run() fills and returns, so that the check can fill it with NaN first; None when the library
           allocates its own
     ran   what really runs, where that is not the kernel's name alone ("mv", "mkldnn linear")
+    again         makes the same launch over a fresh copy of its packed W, cheaply: the cold clock rotates over many;
+                  without it the lab calls `prepare` again
+    weight_bytes  bytes of its packed W on the device; None: as many as the format says
+    grid, block   of the launch that does the work, so that an empty kernel of the same shape can be timed beside it
+    facts         what its record should say of it: the V of an rbgp4 body, tile sizes, the algorithm that won
     """
 
     run: Callable[[], Any]
-    y: np.ndarray | None = None
+    y: Any = None
     ran: str = ""
+    again: Callable[[], Launch] | None = None
+    weight_bytes: int | None = None
+    grid: tuple[int, ...] = ()
+    block: tuple[int, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +147,21 @@ class Kernel:
 
     name     format.provider, which is also its path below kernels/
     format   the class W is stored in before `prepare` is called
-    prepare  (case, packed, x, toolchain) -> Launch. `x` is float32 in the layout of `case`, which the lab has set to
-             this kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d
+    prepare  (case, packed, x, toolchain) -> Launch. `x` is in the layout of `case`, which the lab has set to this
+             kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d. On the CPU it is
+             a float32 array and `toolchain` a Toolchain; on a GPU it is a tensor of the case's dtype there, and
+             `toolchain` a CudaToolchain. The packed matrix is numpy's in the case's dtype either way
     moved_bytes  (case, packed) -> bytes this kernel moves at least
     needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...
     body, sources  files beside the face whose content is part of its version
     limits   what it asks of a case beyond dtypes, math, layouts, ops and the format's patterns
+    lossy    "" or what it rounds W or X to ("fp8 e4m3"): a rival of different accuracy, never a baseline, judged by
+             `unit_roundoff` instead of the case's, and marked wherever it is shown
     """
 
     name: str
     format: type[Format]
-    prepare: Callable[[Case, Any, np.ndarray, Toolchain], Launch]
+    prepare: Callable[[Case, Any, Any, Any], Launch]
     about: str
     source: str
     moved_bytes: Callable[[Case, Any], int] = least_moved_bytes
@@ -101,6 +174,8 @@ class Kernel:
     body: str | None = None
     sources: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
+    lossy: str = ""
+    unit_roundoff: float | None = None
     home: Path | None = None  # the face's file; set by the loader
 
     def why_not(self, case: Case, machine: Machine) -> str | None:

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.case import Case, FileData
+from sparsebench.case import NUMPY_DTYPES, Case, FileData
 from sparsebench.formats import Format
-from sparsebench.kernel import Kernel, Launch
-from sparsebench.lab.check import Reference, Verdict
-from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
-from sparsebench.lab.operands import OutputToolchain, in_layout, layout_change_s, run_filled
-from sparsebench.lab.probes import PeakMemory, clock_mhz
+from sparsebench.kernel import Kernel
+from sparsebench.lab.check import Reference, Verdict, weights_key
+from sparsebench.lab.clock import Contestant, Rotation, copies_needed, time_interleaved
+from sparsebench.lab.matrices import Matrices
+from sparsebench.lab.operands import run_filled
+from sparsebench.lab.sides import Side
+from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
@@ -49,11 +51,11 @@ class Ready:
     layout_s: float
     peak_memory_bytes: int | None
 
-    def check_again(self) -> float:
+    def check_again(self, side: Side) -> float:
         """The precision gate on fresh activations through the launches just timed; its error ratio, or WrongAnswer."""
         question, x = self.reference.normal(fresh=1), self.contestant.x
-        timed = x.copy()
-        x[...] = in_layout(question.x, self.native)
+        timed = side.keep(x)
+        side.refill(x, side.place(question.x, self.native))
         launches = self.contestant.rotation.launches
         try:
             verdicts = [
@@ -61,7 +63,7 @@ class Ready:
                 for launch in {id(e): e for e in (launches[0], launches[-1])}.values()
             ]
         finally:
-            x[...] = timed
+            side.refill(x, timed)
         worst = max(verdicts, key=lambda verdict: verdict.ratio)
         if not worst.ok:
             raise WrongAnswer("precision gate after the clock, on fresh inputs", worst)
@@ -74,17 +76,14 @@ class Bench:
 
     kernels: Mapping[str, Kernel]
     protocol: Protocol
-    cache_bytes: int
+    side: Side
     load: Callable[[Path, str | None], FileData]
     mark: Callable[[str], None] = lambda name: None
-    clock: CpuClock | None = None
     _reference: Reference | None = None
     _problem: Reference | None = None
     _dense: dict[str, Ready] = field(default_factory=dict)
     _files: dict[tuple[Path, str | None], FileData] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.clock = self.clock or CpuClock(self.cache_bytes, mark=self.mark)
+    _matrices: Matrices = field(default_factory=Matrices)
 
     # What the parent asks for -------------------------------------------------------------------------------------
 
@@ -111,21 +110,24 @@ class Bench:
         beside = [self._dense_ready(case.problem, baseline) for baseline in baselines]
         timing = self._time([own.contestant, *(entry.contestant for entry in beside)], baselines or [name])
         self.mark(name)
-        error_ratio = max(own.error_ratio, own.check_again())
+        error_ratio = max(own.error_ratio, own.check_again(self.side))
         for entry in beside:
             self.mark(entry.kernel.name)
-            entry.check_again()
+            entry.check_again(self.side)
         layout_s = {entry.kernel.name: entry.layout_s for entry in (own, *beside)}
-        return {**self._facts(own), **timing, "error_ratio": error_ratio, "layout_s": layout_s}
+        known = self._facts(own)
+        usual_s = min(float(np.median(times_s[name])) for times_s in timing["samples"].values())
+        facts = {**known["facts"], **self.side.facts(own.contestant.rotation.launches[0], usual_s)}
+        return {**known, **timing, "facts": facts, "error_ratio": error_ratio, "layout_s": layout_s}
 
     # How it is done -----------------------------------------------------------------------------------------------
 
     def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
         """Time `contestants` together: samples, why it stopped, doubts, and the core's clock before and after."""
-        assert self.clock is not None
-        before_mhz = clock_mhz()
-        timing = time_interleaved(self.clock, contestants, self.protocol, against)
-        clocks = {"before_mhz": before_mhz, "after_mhz": clock_mhz()}
+        before = self.side.clocks()
+        timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
+        after = dict(self.side.clocks())
+        clocks = {"before_mhz": before["mhz"], "after_mhz": after.pop("mhz"), **after}
         return {"samples": timing.samples, "stop": timing.stop, "flags": list(timing.flags), "clocks": clocks}
 
     def _after(self, ready: Sequence[Ready]) -> dict[str, Any]:
@@ -133,7 +135,7 @@ class Bench:
         for entry in ready:
             self.mark(entry.kernel.name)
             try:
-                ratios[entry.kernel.name] = max(entry.error_ratio, entry.check_again())
+                ratios[entry.kernel.name] = max(entry.error_ratio, entry.check_again(self.side))
             except WrongAnswer as error:
                 wrong[entry.kernel.name] = str(error)
         return {"wrong": wrong, "error_ratios": ratios}
@@ -142,7 +144,7 @@ class Bench:
         if self._problem is None or self._problem.case != problem:
             self._dense.clear()
             self._reference = None
-            self._problem = Reference(problem, problem.draw())
+            self._problem = self._reference_of(problem, None)
         if name not in self._dense:
             self._dense[name] = self._ready(self.kernels[name], self._problem)
         return self._dense[name]
@@ -150,8 +152,13 @@ class Bench:
     def _sparse_reference(self, case: Case, data: Path | None) -> Reference:
         if self._reference is None or self._reference.case != case:
             file = self._file(data, case.source.tensor if case.source else None) if data else None
-            self._reference = Reference(case, case.draw(file), file)
+            self._reference = self._reference_of(case, file)
         return self._reference
+
+    def _reference_of(self, case: Case, file: FileData | None) -> Reference:
+        """The questions of a case, with its mask and operands from what is kept."""
+        draw: Draw = self._matrices.get(("draw", weights_key(case)), lambda: case.draw(file))
+        return Reference(case, draw, file, self.side.arithmetic, matrices=self._matrices)
 
     def _file(self, path: Path, tensor: str | None) -> FileData:
         if (path, tensor) not in self._files:
@@ -163,52 +170,54 @@ class Bench:
         """Pack, prepare and check: integer gate, then precision gate. WrongAnswer if either refuses."""
         self.mark(kernel.name)
         native = kernel.native(reference.case)
-        integers = reference.integers()
-        _, launch = self._prepare(kernel, native, reference, integers.w, in_layout(integers.x, native))
-        if not (verdict := integers.judge(run_filled(launch), native)).ok:
-            raise WrongAnswer("integer gate", verdict)
-        question, memory = reference.normal(), PeakMemory()
-        x, toolchain = in_layout(question.x, native), OutputToolchain(self.protocol.threads)
+        if kernel.lossy:
+            reference = reference.loosened(kernel.unit_roundoff)
+        self._pass_integers(kernel, native, reference)
+        question, memory, side = reference.normal(), self.side.watch_memory(), self.side
+        x, toolchain = side.place(question.x, native), side.toolchain()
+        packed, pack_s = self._packed(kernel, native, reference, question.w, "normal")
         start_s = time.perf_counter()
-        packed, launch = self._prepare(kernel, native, reference, question.w, x, toolchain)
-        pack_s = time.perf_counter() - start_s
+        launch = kernel.prepare(native, packed, x, toolchain)
+        pack_s += time.perf_counter() - start_s
         verdict = question.judge(run_filled(launch), native)
         peak = memory.grown_bytes()
         if not verdict.ok:
             raise WrongAnswer("precision gate", verdict)
-        launches = [
-            launch,
-            *(kernel.prepare(native, copy.deepcopy(packed), x, toolchain) for _ in range(self._copies(packed) - 1)),
-        ]
-        for extra in launches[1:]:
-            extra.run()  # page faults and first-call set-up belong to no sample
-        contestant = Contestant(kernel.name, Rotation(launches, packed.nbytes), x)
-        return Ready(
-            kernel,
-            native,
-            reference,
-            contestant,
-            packed,
-            pack_s,
-            verdict.ratio,
-            layout_change_s(reference.case, native),
-            peak,
-        )
+        weight_bytes = packed.nbytes if launch.weight_bytes is None else launch.weight_bytes
+        launches = [launch]
+        for _ in range(self._copies(weight_bytes) - 1):
+            other = launch.again() if launch.again else kernel.prepare(native, copy.deepcopy(packed), x, toolchain)
+            other.run()  # page faults and first-call set-up belong to no sample
+            launches.append(other)
+        contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x)
+        layout_s = side.layout_change_s(reference.case, native)
+        return Ready(kernel, native, reference, contestant, packed, pack_s, verdict.ratio, layout_s, peak)
 
-    def _prepare(
-        self,
-        kernel: Kernel,
-        native: Case,
-        reference: Reference,
-        w: np.ndarray,
-        x: np.ndarray,
-        toolchain: OutputToolchain | None = None,
-    ) -> tuple[Format, Launch]:
-        packed = kernel.format.from_dense(w, reference.draw.mask, reference.draw.structure)
-        return packed, kernel.prepare(native, packed, x, toolchain or OutputToolchain(self.protocol.threads))
+    def _pass_integers(self, kernel: Kernel, native: Case, reference: Reference) -> None:
+        question = reference.integers()
+        packed, _ = self._packed(kernel, native, reference, question.w, "integers")
+        launch = kernel.prepare(native, packed, self.side.place(question.x, native), self.side.toolchain())
+        if not (verdict := question.judge(run_filled(launch), native)).ok:
+            raise WrongAnswer("integer gate", verdict)
 
-    def _copies(self, packed: Format) -> int:
-        return copies_needed(packed.nbytes, self.cache_bytes) if "weights_cold" in self.protocol.cache else 1
+    def _packed(
+        self, kernel: Kernel, native: Case, reference: Reference, w: np.ndarray, data: str
+    ) -> tuple[Format, float]:
+        """W in the kernel's format and the case's dtype, and the seconds that took; kept for the kernels to come."""
+
+        def pack() -> tuple[Format, float]:
+            start_s = time.perf_counter()
+            values = w.astype(NUMPY_DTYPES[native.dtype], copy=False)
+            packed = kernel.format.from_dense(values, reference.draw.mask, reference.draw.structure)
+            return packed, time.perf_counter() - start_s
+
+        if not self.side.keeps_packed:
+            return pack()
+        key = ("packed", kernel.format.name, weights_key(native), native.dtype, data)
+        return self._matrices.get(key, pack)
+
+    def _copies(self, weight_bytes: int) -> int:
+        return copies_needed(weight_bytes, self.side.cache_bytes) if "weights_cold" in self.protocol.cache else 1
 
     def _facts(self, ready: Ready) -> dict[str, Any]:
         case, packed = ready.reference.case, ready.packed
@@ -223,6 +232,8 @@ class Bench:
             "layout_s": {ready.kernel.name: ready.layout_s},
             "facts": {
                 **ready.reference.draw.facts,
+                **ready.contestant.rotation.launches[0].facts,
+                **({"lossy": ready.kernel.lossy} if ready.kernel.lossy else {}),
                 "ran": ready.contestant.rotation.launches[0].ran or ready.kernel.name,
                 "copies": len(ready.contestant.rotation.launches),
             },

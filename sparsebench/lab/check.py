@@ -8,25 +8,34 @@ Precision gate. Zero-mean normal data; an entry of t terms may be off by 8 u sqr
 rounding errors of random sign add like a random walk. True fp32 peaks near 0.15 of it. The usual worst-case bound
 gamma(t) |w| |x| cannot fail: at 2,000 terms it lets TF32 pass as fp32 and lets a row lose a nonzero.
 
-The reference is computed once a case in float64, densely, with numpy.
+The reference is computed once a case in float64, densely, on the device: by numpy here, by torch on a GPU
+(device_check.py, tested against this one). W and X are rounded to the case's dtype before anyone sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from sparsebench.case import Case, Conv, FileData
+from sparsebench.case import NUMPY_DTYPES, Case, Conv, Data, FileData, canonical
+from sparsebench.lab.matrices import Matrices
 from sparsebench.patterns import Draw
 
-# Unit roundoff of a multiply-add by math, and of the output by dtype. 2**-11 is what a tensor core's fp32 accumulation
-# of 16-bit products needs too; three TF32 products carry 21 bits of each factor.
+# Unit roundoff of a multiply-add by math, and of the output by dtype. Three TF32 products carry 21 bits of each factor.
 U_MATH: Mapping[str, float] = {"ieee": 2.0**-24, "tf32": 2.0**-11, "tf32x3": 2.0**-21}
+# Products of 16-bit factors are exact in fp32; a tensor core then adds them with a few bits less than fp32 keeps and
+# without rounding. 2**-21 leaves it three bits, and is still a thousand times less than a lost nonzero or fp16 sums.
+U_16_BIT = 2.0**-21
 U_OUT: Mapping[str, float] = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 WALK = 8.0  # standard deviations of the random walk that pass
+
+
+def unit_roundoff(case: Case) -> float:
+    """The u of the precision gate for this case's math and dtype."""
+    return U_MATH[case.math] if case.dtype == "float32" else U_16_BIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,84 @@ def as_columns(y: np.ndarray, case: Case) -> np.ndarray:
     if y.shape != native:
         raise ValueError(f"the output has shape {list(y.shape)}, {list(native)} was asked for")
     if case.conv is not None:
-        return np.reshape(y.transpose(1, 0, 2, 3), (case.m, case.n))
-    return y if case.layout == "feature" else np.transpose(y)
+        order = (1, 0, 2, 3)
+        return (y.permute(order) if hasattr(y, "permute") else y.transpose(order)).reshape(case.m, case.n)
+    return y if case.layout == "feature" else y.T
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The entry of an answer that is furthest off: by `ratio` times its allowance; `off` entries are beyond theirs."""
+
+    row: int
+    column: int
+    found: float
+    expected: float
+    allowed: float
+    ratio: float
+    off: int
+
+
+class Arithmetic(Protocol):
+    """Float64 where the answers are: arrays of numpy, or tensors on a GPU."""
+
+    def product(self, w: np.ndarray, x: np.ndarray, conv: Conv | None) -> Any:
+        """W @ X, [m, n]."""
+        ...
+
+    def rounded(self, y: Any, dtype: str) -> Any:
+        """`y` rounded once to `dtype`, in float64."""
+        ...
+
+    def allowance(self, w: np.ndarray, x: np.ndarray, y: Any, u: float, u_out: float, conv: Conv | None) -> Any:
+        """Largest |error| allowed in each entry of y."""
+        ...
+
+    def answer(self, answer: Any) -> Any:
+        """A kernel's output in float64."""
+        ...
+
+    def worst(self, found: Any, y: Any, allowed: Any) -> Worst:
+        """The worst entry of `found`, all [m, n]; one that is not finite has ratio infinity."""
+        ...
+
+
+class NumpyArithmetic:
+    """Float64 by numpy."""
+
+    def product(self, w: np.ndarray, x: np.ndarray, conv: Conv | None) -> np.ndarray:
+        """W @ X, [m, n]."""
+        return product(w, x, conv)
+
+    def rounded(self, y: np.ndarray, dtype: str) -> np.ndarray:
+        """`y` rounded once to `dtype`; by way of float32, as kernels do. Integers are exact there."""
+        return y.astype(np.float32).astype(NUMPY_DTYPES[dtype]).astype(np.float64)
+
+    def allowance(
+        self, w: np.ndarray, x: np.ndarray, y: np.ndarray, u: float, u_out: float, conv: Conv | None
+    ) -> np.ndarray:
+        """Largest |error| allowed in each entry of y."""
+        return allowance(w, x, y, u=u, u_out=u_out, conv=conv)
+
+    def answer(self, answer: Any) -> np.ndarray:
+        """A kernel's output in float64."""
+        if hasattr(answer, "detach"):
+            answer = answer.detach().double().cpu()  # numpy cannot read torch's bfloat16
+        return np.asarray(answer).astype(np.float64)
+
+    def worst(self, found: np.ndarray, y: np.ndarray, allowed: np.ndarray) -> Worst:
+        """The worst entry of `found`."""
+        error = np.abs(found - y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.where(error == 0, 0.0, error / allowed)
+        ratios[~np.isfinite(found)] = np.inf
+        row, column = (int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
+        at = row, column
+        numbers = (float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]))
+        return Worst(*at, *numbers, int((ratios > 1).sum()))
+
+
+NUMPY = NumpyArithmetic()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,68 +172,85 @@ class Question:
 
     w: np.ndarray
     x: np.ndarray
-    y: np.ndarray
-    allowed: np.ndarray
+    y: Any
+    allowed: Any
+    arithmetic: Arithmetic = NUMPY
 
     def judge(self, answer: Any, case: Case) -> Verdict:
         """Compare a kernel's output, in the native layout of `case`, with the reference, entry by entry."""
         try:
-            found = as_columns(np.asarray(answer), case).astype(np.float64)
+            found = as_columns(self.arithmetic.answer(answer), case)
         except ValueError as other_shape:
             return Verdict(False, float("inf"), str(other_shape))
-        if not np.isfinite(found).all():
-            row, column = np.argwhere(~np.isfinite(found))[0]
-            return Verdict(
-                False, float("inf"), f"Y[{row}, {column}] is {found[row, column]}: never written, or overflowed"
-            )
-        error = np.abs(found - self.y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(error == 0, 0.0, error / self.allowed)
-        row, column = np.unravel_index(int(ratios.argmax()), ratios.shape)
-        worst = float(ratios[row, column])
-        if worst <= 1:
-            return Verdict(True, worst)
+        worst = self.arithmetic.worst(found, self.y, self.allowed)
+        entry = f"Y[{worst.row}, {worst.column}] is"
+        if not np.isfinite(worst.found):
+            return Verdict(False, float("inf"), f"{entry} {worst.found}: never written, or overflowed")
+        if worst.ratio <= 1:
+            return Verdict(True, worst.ratio)
         return Verdict(
             False,
-            worst,
-            f"Y[{row}, {column}] is {found[row, column]:.9g}, the float64 reference says {self.y[row, column]:.9g};"
-            f" allowed is {self.allowed[row, column]:.3g}, {int((ratios > 1).sum())} of {ratios.size} entries are off",
+            worst.ratio,
+            f"{entry} {worst.found:.9g}, the float64 reference says {worst.expected:.9g};"
+            f" allowed is {worst.allowed:.3g}, {worst.off} of {case.m * case.n} entries are off",
         )
+
+
+def rounded_operand(values: np.ndarray, dtype: str) -> np.ndarray:
+    """`values`, float32, rounded to what `dtype` can hold; still float32."""
+    return values if dtype == "float32" else values.astype(NUMPY_DTYPES[dtype]).astype(np.float32)
 
 
 @dataclass(slots=True, eq=False)
 class Reference:
-    """The questions of one case, each answered once: integers and two of normal data (`fresh` 0 is the timed one)."""
+    """The questions of one case, each answered once: integers and two of normal data (`fresh` 0 is the timed one).
+
+    `u` replaces the unit roundoff of the case for a kernel that rounds its operands (Kernel.lossy): both gates then
+    allow what that rounding costs, and nothing is exact.
+    """
 
     case: Case
     draw: Draw
     file: FileData | None = None
+    arithmetic: Arithmetic = NUMPY
+    u: float | None = None
+    matrices: Matrices = field(default_factory=Matrices)
     _asked: dict[str, Question] = field(default_factory=dict)
 
     def integers(self) -> Question:
         """The integer gate's question: the answer is exact."""
         if "integers" not in self._asked:
-            w, x = self.case.weights(self.draw, "integers"), self.case.activations("integers")
-            y = product(w, x, self.case.conv)
-            self._asked["integers"] = Question(w, x, _rounded(y, self.case.dtype), np.zeros_like(y))
+            self._asked["integers"] = self._question("integers", 0, exact=self.u is None)
         return self._asked["integers"]
 
     def normal(self, fresh: int = 0) -> Question:
         """The precision gate's question with the `fresh`-th activations; W is the same for all."""
         name = f"normal {fresh}"
         if name not in self._asked:
-            w = self._asked["normal 0"].w if fresh else self.case.weights(self.draw, "normal", self.file)
-            x = self.case.activations("normal", fresh)
-            y = product(w, x, self.case.conv)
-            u, u_out = U_MATH[self.case.math], U_OUT[self.case.dtype]
-            self._asked[name] = Question(w, x, y, allowance(w, x, y, u=u, u_out=u_out, conv=self.case.conv))
+            self._asked[name] = self._question("normal", fresh, exact=False)
         return self._asked[name]
 
+    def loosened(self, u: float | None) -> Reference:
+        """The same questions for a kernel that rounds its operands with unit roundoff `u`."""
+        return replace(self, u=u, _asked={})
 
-def _rounded(y: np.ndarray, dtype: str) -> np.ndarray:
-    """`y` rounded once, to nearest even, to the output's dtype, and back in float64."""
-    if dtype != "bfloat16":
-        return y.astype(dtype).astype(np.float64)
-    bits = y.astype(np.float32).view(np.uint32)
-    kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return kept.astype(np.uint32).view(np.float32).astype(np.float64)
+    def _operand(self, what: str, key: Any, data: Data, make: Callable[[], np.ndarray]) -> np.ndarray:
+        case = self.case
+        return self.matrices.get((what, key, data, case.dtype), lambda: rounded_operand(make(), case.dtype))
+
+    def _question(self, data: Data, fresh: int, *, exact: bool) -> Question:
+        case, numbers = self.case, self.arithmetic
+        w = self._operand("w", weights_key(case), data, lambda: case.weights(self.draw, data, self.file))
+        at = (case.seed, case.m, case.k, case.n, case.source, case.conv, fresh)
+        x = self._operand("x", at, data, lambda: case.activations(data, fresh))
+        y = numbers.product(w, x, case.conv)
+        if exact:
+            return Question(w, x, numbers.rounded(y, case.dtype), 0 * y, numbers)
+        u = unit_roundoff(case) if self.u is None else self.u
+        return Question(w, x, y, numbers.allowance(w, x, y, u, U_OUT[case.dtype], case.conv), numbers)
+
+
+def weights_key(case: Case) -> str:
+    """What a case's mask and weights depend on, as one text: cases that share it meet the same W."""
+    about = (case.m, case.k, case.pattern, dict(case.params), case.sparsity, case.seed)
+    return canonical([*about, asdict(case.source) if case.source else None])

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Rotation:
 
     launches: Sequence[Launch]
     weight_bytes: int
+    prepared: dict[Any, Any] = field(default_factory=dict)  # what a clock made of the launches, such as CUDA graphs
     _next: int = 0
 
     def take(self) -> Launch:
@@ -58,7 +60,7 @@ class Contestant:
 
     name: str
     rotation: Rotation
-    x: np.ndarray
+    x: Any
 
 
 def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
@@ -130,6 +132,16 @@ class CpuClock:
             }
 
 
+class Clock(Interface):
+    """What takes samples: CpuClock here, CudaClock on a GPU."""
+
+    def rounds(
+        self, contestants: Sequence[Contestant], caches: Sequence[str]
+    ) -> Iterator[Mapping[str, Mapping[str, float]]]:
+        """Rounds without end: {cache: {name: seconds}}."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """What the clock saw: {cache: {name: [seconds of each round]}} and why it stopped."""
@@ -140,7 +152,7 @@ class Timing:
 
 
 def time_interleaved(
-    clock: CpuClock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str]
+    clock: Clock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str]
 ) -> Timing:
     """Sample `contestants` until each one's ratio to the fastest of `against` is known to `protocol.precision`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +46,12 @@ def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
     return aligned(x if case.conv is not None or case.layout == "feature" else x.T)
 
 
-def run_filled(launch: Launch) -> np.ndarray:
+def run_filled(launch: Launch) -> Any:
     """One call with its output filled with NaN first, so that an entry never written shows; a copy of Y."""
     if launch.y is not None:
-        launch.y.fill(np.nan)
-    return np.array(launch.run(), dtype=np.float64)
+        (launch.y.fill_ if hasattr(launch.y, "fill_") else launch.y.fill)(np.nan)
+    y = launch.run()
+    return y.clone() if hasattr(y, "clone") else np.array(y)
 
 
 def layout_change_s(case: Case, native: Case) -> float:

@@ -1,10 +1,11 @@
-"""What the system says of this process and its core: peak memory and clock."""
+"""What the system says of this process, its core and its GPU: peak memory, clocks, and what holds them back."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 
 class PeakMemory:
@@ -36,3 +37,24 @@ def clock_mhz() -> float | None:
         return float(found[core])
     except (OSError, IndexError):
         return None
+
+
+def gpu_clocks(index: int = 0) -> dict[str, Any]:
+    """{"mhz", "memory_mhz", "celsius", "watts", "throttled"} of GPU `index` by NVML; {"mhz": None} without it.
+
+    `throttled` is NVML's bit mask of reasons; 1 is idle, 4 the power cap, 8 and above heat or hardware.
+    """
+    try:
+        import pynvml  # nvidia-ml-py: clocks and throttling have no other public interface
+
+        pynvml.nvmlInit()
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+        return {
+            "mhz": pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+            "memory_mhz": pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+            "celsius": pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+            "watts": pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+            "throttled": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu),
+        }
+    except Exception:  # a missing module, library, permission or counter: no reason to lose a measurement
+        return {"mhz": None}

@@ -95,13 +95,12 @@ class Run:
     _deadline_s: float = field(init=False, default=float("inf"))
 
     def __post_init__(self) -> None:
-        self.machine = Machine.here("cpu" if self.device == "auto" else self.device)  # no CUDA clock yet: auto is cpu
-        if self.machine.device != "cpu":
-            raise BadInput("--device cuda was asked for, and this version has no CUDA clock yet; use --device cpu")
+        self.machine = Machine.here(self.device)
         plugins = tuple(dict.fromkeys(path.resolve() for path in (*self.suite.plugins, *self.plugins)))
         self.kernels = all_kernels(plugins)
         memory_bytes = self.limits.memory_bytes or int(MEMORY_SHARE * psutil.virtual_memory().available)
-        self.worker = WorkerProcess(Setup(self.suite.protocol, self.machine.cache_bytes, memory_bytes, plugins))
+        device, cache_bytes = self.machine.device, self.machine.cache_bytes
+        self.worker = WorkerProcess(Setup(self.suite.protocol, cache_bytes, memory_bytes, plugins, device=device))
         try:
             self.trials = self.suite.trials(self.kernels, self._inspect, self.only)
         except BaseException:
@@ -132,11 +131,15 @@ class Run:
     def _problem(self, trials: Sequence[Trial]) -> None:
         """All trials of one problem: the dense ones name the baselines, the sparse ones are timed beside them."""
         possible = [trial for trial in trials if not self._skipped(trial)]
-        dense = [trial for trial in possible if trial.case.pattern == "dense"]
+        dense = [trial for trial in possible if self._may_be_baseline(trial)]
         baselines = self._baselines(dense)
         for trial in possible:
-            if trial.case.pattern != "dense":
+            if not self._may_be_baseline(trial):
                 self._measure(trial, baselines)
+
+    def _may_be_baseline(self, trial: Trial) -> bool:
+        """A dense kernel that rounds W or X is timed beside the baselines, as sparse kernels are, and is never one."""
+        return trial.case.pattern == "dense" and not self.kernels[trial.kernel].lossy
 
     def _skipped(self, trial: Trial) -> bool:
         """Whether a limit or a missing need keeps the kernel from this case; if so its record is made here."""

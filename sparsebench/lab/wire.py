@@ -24,6 +24,7 @@ class Setup:
     memory_bytes: int  # what it may allocate beyond its own start
     plugins: Sequence[Path] = ()
     rng_seed: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -18,13 +19,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from sparsebench.errors import FormatError, MissingNeed, PatternError
+from sparsebench.errors import FormatError, MissingNeed, PatternError, Refused
 from sparsebench.kernel import all_kernels
 from sparsebench.lab.bench import Bench, WrongAnswer
+from sparsebench.lab.sides import CpuSide, Side
 from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect
 
 # What libraries say in a RuntimeError when memory ran out.
 _NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "out of memory", "Cannot allocate memory")
+GPU_FAULT = 70  # this process's exit status when a kernel broke the GPU's context
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -32,7 +35,7 @@ def outcome_of(error: Exception) -> Answer:
     """The outcome that an exception in a trial stands for; the reason is its message, with the place for a bug."""
     if isinstance(error, WrongAnswer):
         return Answer("wrong", str(error), {"error_ratio": error.ratio})
-    if isinstance(error, (MissingNeed, PatternError, FormatError)):
+    if isinstance(error, (MissingNeed, PatternError, FormatError, Refused)):
         return Answer("skipped", str(error))
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return Answer("oom", f"{type(error).__name__}: {error}".rstrip(": "))
@@ -46,15 +49,19 @@ class Worker:
     def __init__(self, setup: Setup, mark: Callable[[str], None]) -> None:
         from sparsebench.lab.pth import inspect, load
 
-        self._inspect = inspect
-        self._bench = Bench(all_kernels(setup.plugins), setup.protocol, setup.cache_bytes, load, mark)
+        self._inspect, self._device = inspect, setup.device
+        self._side = _side_of(setup, mark)
+        self._bench = Bench(all_kernels(setup.plugins), setup.protocol, self._side, load, mark)
 
     def answer(self, request: Request) -> Answer:
         """What came of `request`; never raises."""
         try:
             return Answer("ok", facts=self._facts(request))
         except Exception as error:
-            return outcome_of(error)
+            answer = outcome_of(error)
+        if self._device == "cuda":
+            _settle_gpu(answer)
+        return answer
 
     def _facts(self, request: Request) -> dict[str, Any]:
         match request:
@@ -67,9 +74,39 @@ class Worker:
             case Inspect(path, tensors):
                 return {"tensors": self._inspect(path, tensors)}
             case Peaks():
+                if self._device == "cuda":
+                    from sparsebench.lab.cuda_peaks import measure_peaks as measure_gpu_peaks
+
+                    return measure_gpu_peaks(self._side.toolchain())
                 from sparsebench.lab.peaks import measure_peaks
 
-                return measure_peaks(self._bench.cache_bytes)
+                return measure_peaks(self._side.cache_bytes)
+
+
+def _side_of(setup: Setup, mark: Callable[[str], None]) -> Side:
+    if setup.device == "cpu":
+        return CpuSide(setup.cache_bytes, setup.protocol.threads, mark)
+    from sparsebench.lab.cuda_side import CudaSide
+
+    return CudaSide(setup.cache_bytes, mark)
+
+
+def _settle_gpu(answer: Answer) -> None:
+    """Give memory back after a trial that failed. A fault in a kernel leaves the GPU unusable for this process: end it.
+
+    The parent then records what this says last, and starts another worker.
+    """
+    import torch
+
+    gc.collect()  # the traceback held the trial's tensors
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except Exception as fault:
+        print(
+            f"Fatal: the GPU stopped after {answer.reason}: {str(fault).splitlines()[0]}", file=sys.stderr, flush=True
+        )
+        os._exit(GPU_FAULT)
 
 
 def _die_with_parent() -> None:
@@ -96,7 +133,8 @@ def serve(connection: Connection, suspect: Suspect) -> None:
 
     torch.set_num_threads(setup.protocol.threads)
     torch.set_grad_enabled(False)
-    _limit_memory(setup.memory_bytes)
+    if setup.device == "cpu":
+        _limit_memory(setup.memory_bytes)  # CUDA reserves far more addresses than it uses
     worker = Worker(setup, suspect.write)
     connection.send("ready")
     while True:

@@ -1,0 +1,121 @@
+"""One device as the bench sees it: where operands go, which arithmetic judges, which clock ticks.
+
+CpuSide hands arrays of numpy to the faces, CudaSide tensors; everything else about a trial is the same on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from sparsebench.case import Case
+from sparsebench.kernel import Launch
+from sparsebench.lab.check import NUMPY, Arithmetic
+from sparsebench.lab.clock import Clock, CpuClock
+from sparsebench.lab.operands import OutputToolchain, in_layout, layout_change_s
+from sparsebench.lab.probes import PeakMemory, clock_mhz
+
+T0_BELOW_S = 10e-6  # contracts: t0 stands beside every time below this
+
+
+class Memory(Protocol):
+    """How far memory rises from now on."""
+
+    def grown_bytes(self) -> int | None:
+        """Bytes between the start and the peak since; None where the system does not tell."""
+        ...
+
+
+class Side(Protocol):
+    """What the bench needs of a device."""
+
+    cache_bytes: int
+    arithmetic: Arithmetic
+    keeps_packed: bool  # whether packed matrices are kept for later trials; peak_memory_bytes then leaves them out
+
+    @property
+    def clock(self) -> Clock:
+        """What takes the samples."""
+        ...
+
+    def toolchain(self) -> Any:
+        """A toolchain for one contestant, whose launches share one Y."""
+        ...
+
+    def place(self, x: np.ndarray, native: Case) -> Any:
+        """X, as Case.activations gives it, where a kernel of this layout and dtype reads it."""
+        ...
+
+    def keep(self, x: Any) -> Any:
+        """A copy of a placed X."""
+        ...
+
+    def refill(self, placed: Any, x: Any) -> None:
+        """Overwrite a placed X with another."""
+        ...
+
+    def watch_memory(self) -> Memory:
+        """A probe of the device's memory that starts now."""
+        ...
+
+    def layout_change_s(self, case: Case, native: Case) -> float:
+        """Median seconds to bring X from the case's layout to the native one and Y back; 0 where they agree."""
+        ...
+
+    def clocks(self) -> Mapping[str, Any]:
+        """The device's clocks now: {"mhz": ...} and what else it tells."""
+        ...
+
+    def facts(self, launch: Launch, usual_s: float) -> dict[str, Any]:
+        """What the clock adds to a record of this launch, whose usual time is `usual_s`."""
+        ...
+
+
+@dataclass(slots=True)
+class CpuSide:
+    """This process's core and memory."""
+
+    cache_bytes: int
+    threads: int = 1
+    mark: Callable[[str], None] = lambda name: None
+    clock: Clock = field(init=False)
+    arithmetic: Arithmetic = NUMPY
+    keeps_packed: bool = False
+
+    def __post_init__(self) -> None:
+        self.clock = CpuClock(self.cache_bytes, mark=self.mark)
+
+    def toolchain(self) -> OutputToolchain:
+        """A C toolchain with one Y."""
+        return OutputToolchain(self.threads)
+
+    def place(self, x: np.ndarray, native: Case) -> np.ndarray:
+        """An aligned copy in the native layout."""
+        return in_layout(x, native)
+
+    def keep(self, x: np.ndarray) -> np.ndarray:
+        """A copy."""
+        return x.copy()
+
+    def refill(self, placed: np.ndarray, x: np.ndarray) -> None:
+        """Overwrite X."""
+        placed[...] = x
+
+    def watch_memory(self) -> Memory:
+        """Resident memory of this process."""
+        return PeakMemory()
+
+    def layout_change_s(self, case: Case, native: Case) -> float:
+        """By torch's blocked copy."""
+        return layout_change_s(case, native)
+
+    def clocks(self) -> Mapping[str, Any]:
+        """The clock of the core this process is pinned to."""
+        return {"mhz": clock_mhz()}
+
+    def facts(self, launch: Launch, usual_s: float) -> dict[str, Any]:
+        """Nothing: a call costs the CPU no launch."""
+        return {}
