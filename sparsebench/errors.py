@@ -45,3 +45,7 @@ class MachineError(BadInput):
 
 class MissingNeed(SparsebenchError):
     """Something a kernel needs is not installed here; the message says what to install."""
+
+
+class Refused(SparsebenchError):
+    """A library that says no to this case; the message says what was asked, and its own words."""
