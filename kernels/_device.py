@@ -31,7 +31,7 @@ INT32 = Limit(
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What `bind` makes: calls in their order, and what the record should know. grid and block are the main launch's."""
+    """What `bind` makes: calls in order, and what the record should know. grid and block are the main launch's."""
 
     calls: Sequence[Callable[[], None]]
     grid: tuple[int, ...] = ()

@@ -31,7 +31,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the report, made if
 MachineId = Annotated[str | None, typer.Option("--machine", help="Machine id, where results hold several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; talk goes to stderr.")]
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu or cuda; this version measures on CPUs, so auto is cpu.")
+    str, typer.Option("--device", help="auto, cpu or cuda; auto is the GPU if there is one, else the CPU.")
 ]
 HERE = Path("results")
 REPORT = Path("report")

@@ -155,8 +155,9 @@ class Kernel:
     needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...
     body, sources  files beside the face whose content is part of its version
     limits   what it asks of a case beyond dtypes, math, layouts, ops and the format's patterns
-    lossy    "" or what it rounds W or X to ("fp8 e4m3"): a rival of different accuracy, never a baseline, judged by
-             `unit_roundoff` instead of the case's, and marked wherever it is shown
+    lossy    "" or what it rounds W or X to ("fp8 e4m3"): a rival of different accuracy, never a baseline, marked
+             wherever it is shown. Its integer gate stays exact, so its scales are powers of two;
+             `unit_roundoff`, of one rounded factor, replaces the case's in its precision gate
     """
 
     name: str

@@ -80,10 +80,17 @@ class Suite:
         )
 
     def trials(
-        self, kernels: Mapping[str, Kernel], inspect: Inspect = inspect_file, only: str | None = None
+        self,
+        kernels: Mapping[str, Kernel],
+        inspect: Inspect = inspect_file,
+        only: str | None = None,
+        device: str | None = None,
     ) -> list[Trial]:
-        """All trials, in the order of trial.py. `only` is the glob of --kernels, `inspect` lists a file's matrices."""
-        return plan_trials(self.problems, self.arms, self.seeds, kernels, inspect, only)
+        """All trials, in the order of trial.py, for `device` or for any.
+
+        `only` is the glob of --kernels, `inspect` lists a file's matrices.
+        """
+        return plan_trials(self.problems, self.arms, self.seeds, kernels, inspect, only, device)
 
 
 def about(path: Path) -> str:

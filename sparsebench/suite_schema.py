@@ -24,7 +24,7 @@ from sparsebench.yaml_marks import near
 from sparsebench.yaml_schema import Count, Keys, OneOrMore, Size, Sizes, Sparsity, Text, judged, one_of
 
 _DEFAULT = Protocol()
-FIXED = frozenset({"dense", "file", "hierarchical"})  # patterns whose params, or file, fix the sparsity
+FIXED = frozenset({"dense", "file", "hierarchical", "nm"})  # patterns whose params, or file, fix the sparsity
 
 
 def _slug(name: str) -> str:
@@ -134,6 +134,7 @@ PARAMS: Mapping[str, Any] = {
     "outer_sparsity": Sparsity,
     "ablated": float,
     "levels": Annotated[list[LevelKeys], Limits(min_length=1)],
+    "nm": list[Count],
 }
 
 

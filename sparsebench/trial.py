@@ -123,12 +123,16 @@ class Arm:
         """Whether this arm makes any trial of `problem`: `file` needs one that brings files."""
         return self.pattern != "file" or bool(problem.files)
 
-    def names(self, kernels: Mapping[str, Kernel]) -> list[str]:
-        """The kernels its globs choose, each once; SuiteError for a glob without any."""
+    def names(self, kernels: Mapping[str, Kernel], device: str | None = None) -> list[str]:
+        """The kernels its globs choose, each once; SuiteError for a glob without any.
+
+        With a device those for it; where none is, all of them: they become skipped records, and nothing vanishes.
+        """
         for glob in self.kernels:
             if not matching(kernels, glob):
                 raise SuiteError(f"{self.at}: no kernel is called {glob!r}{near(glob, kernels)}")
-        return list(dict.fromkeys(name for glob in self.kernels for name in matching(kernels, glob)))
+        chosen = list(dict.fromkeys(name for glob in self.kernels for name in matching(kernels, glob)))
+        return [name for name in chosen if device in (None, *kernels[name].devices)] or chosen
 
     def cases(self, question: Question, seeds: Sequence[int]) -> Iterator[Case]:
         """The cases this arm makes of a question, in the order of its params, sparsities and seeds."""
@@ -181,19 +185,25 @@ def plan_trials(
     kernels: Mapping[str, Kernel],
     inspect: Inspect,
     only: str | None = None,
+    device: str | None = None,
 ) -> list[Trial]:
     """All trials of problems x arms; `only` is a glob that takes the trials of other sparse kernels out.
+
+    With a `device` the kernels of others stay out where an arm names one for it; baselines are its own.
 
     MatrixError lists the files that cannot be read; SuiteError where nothing is left, or over a million trials are.
     """
     tensors = _inspected(problems, inspect)
     for problem in problems:
         problem.refuse_nothing(tensors, inspect)
-    chosen = [(arm, arm.names(kernels)) for arm in arms]
+    chosen = [(arm, arm.names(kernels, device)) for arm in arms]
+    baselines = [name for name, kernel in kernels.items() if _is_dense(kernel) and device in (None, *kernel.devices)]
     groups: dict[Any, _Cases] = {}
     count = 0
     for problem in problems:
-        questions = [(question, _group(groups, question.case, kernels)) for question in problem.questions(tensors)]
+        questions = [
+            (question, _group(groups, question.case, kernels, baselines)) for question in problem.questions(tensors)
+        ]
         count += len(questions) * sum(
             len(arm.params) * len(arm.sparsities) * len(seeds) * len(names) for arm, names in chosen
         )
@@ -228,19 +238,18 @@ def _key(case: Case) -> tuple[Any, ...]:
     return (*about, case.pattern, params, case.sparsity, case.seed, case.source)
 
 
-def _group(groups: dict[Any, _Cases], dense: Case, kernels: Mapping[str, Kernel]) -> _Cases:
+def _group(groups: dict[Any, _Cases], dense: Case, kernels: Mapping[str, Kernel], baselines: Sequence[str]) -> _Cases:
     """The group of a dense problem, made with its baselines where it is new."""
     key = _key(dense)
     if key not in groups:
         groups[key] = _Cases(dense)
-        groups[key].add(
-            dense, None, [kernel.name for kernel in kernels.values() if _is_dense(kernel) and dense.op in kernel.ops]
-        )
+        groups[key].add(dense, None, [name for name in baselines if dense.op in kernels[name].ops])
     return groups[key]
 
 
 def _is_dense(kernel: Kernel) -> bool:
-    return kernel.format.name == "dense"
+    """Whether it may be a baseline. One that rounds W or X (fp8, int4) runs where an arm names it, and never is."""
+    return kernel.format.name == "dense" and not kernel.lossy
 
 
 def _only(groups: Mapping[Any, _Cases], kernels: Mapping[str, Kernel], glob: str) -> list[Trial]:
@@ -252,7 +261,7 @@ def _only(groups: Mapping[Any, _Cases], kernels: Mapping[str, Kernel], glob: str
     chosen = set(matching(kernels, glob))
     if not chosen:
         raise SuiteError(f"--kernels: no kernel is called {glob!r}{near(glob, kernels)}")
-    dense_alone = all(_is_dense(kernels[name]) for name in chosen)
+    dense_alone = all(name.split(".")[0] == "dense" for name in chosen)
     left: list[Trial] = []
     for group in groups.values():
         trials = group.trials()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cuda_on_cpu.toolchain import ShimToolchain
 from hypothesis import settings
 from kernel_cases import OWN, strict_compiler
 from sparsebench.kernels._product import IM2COL
@@ -27,3 +29,11 @@ def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
             patch.setenv("CC", strict_compiler())
             list(pool.map(shared.c, [IM2COL, *{Path(kernel.home.parent, kernel.body) for kernel in OWN}]))
     return shared
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ShimToolchain]:
+    """Makes toolchains that run CUDA bodies here, one cache for all; $SPARSEBENCH_SHIM_CACHE keeps it for later."""
+    kept = os.environ.get("SPARSEBENCH_SHIM_CACHE")
+    cache = Path(kept) if kept else tmp_path_factory.mktemp("shim")
+    return lambda **asked: ShimToolchain(cache, **asked)

@@ -113,12 +113,21 @@ PROBLEMS: Mapping[str, tuple[Problem, ...]] = {
         Problem("graphs-outer", 12, 12, 0.5, {"tile": [3, 3], "row_repeat": 3, "outer_sparsity": 0.5}),
         Problem("graphs-full", 10, 6, 0.0, {"tile": [5, 3], "row_repeat": 5}),
     ),
+    "nm": (
+        Problem("nm-2-4", 16, 32, None, {"nm": [2, 4]}),
+        Problem("nm-1-3", 7, 33, None, {"nm": [1, 3]}),
+        Problem("nm-full", 5, 6, 0.0, {"nm": [2, 2]}),
+        Problem("nm-tiny", 1, 1, None, {"nm": [1, 1]}),
+    ),
 }
+
+# Asked of kernels whose format stores any pattern.
+ANY = ("dense", "unstructured", "nm")
 
 
 def problems_for(kernel: Kernel) -> list[Problem]:
     """The problems whose pattern this kernel takes, those its limits refuse left out."""
-    patterns = kernel.format.patterns or (("dense",) if kernel.format.name == "dense" else ("dense", "unstructured"))
+    patterns = kernel.format.patterns or (("dense",) if kernel.format.name == "dense" else ANY)
     listed = [problem for name in patterns for problem in PROBLEMS[name]]
     return [problem for problem in listed if kernel.why_not(problem.case(kernel, 8), MACHINE) is None]
 
@@ -130,8 +139,9 @@ def convolution_for(kernel: Kernel, conv: Conv, m: int = 8) -> Case:
         "block": {"block": [2, 1]},
         "hierarchical": levels((4, 1, 0.5), (1, 1, 0.8)),
         "rbgp4": {"tile": [4, 1], "row_repeat": 4},
+        "nm": {"nm": [1, 1]},
     }.get(pattern, {})
-    sparsity = {"dense": None, "hierarchical": None, "rbgp4": 0.0}.get(pattern, 0.5)
+    sparsity = {"dense": None, "hierarchical": None, "rbgp4": 0.0, "nm": None}.get(pattern, 0.5)
     k, n = conv.c * conv.kh * conv.kw, conv.batch * conv.oh * conv.ow
     return Case(m=m, k=k, n=n, op="conv2d", conv=conv, pattern=pattern, params=params, sparsity=sparsity)
 
@@ -215,6 +225,8 @@ def drawn_problems(draw: st.DrawFn, pattern: str) -> tuple[int, int, Mapping[str
         choices = {1: 0.0, 2: 0.0, 4: 0.5}
         params = {"tile": tile, "row_repeat": repeat, "block": [bh, bw], "outer_sparsity": choices[outer]}
         return tile[0] * outer, tile[1] * outer, params, 1 - (1 - choices[inner]) * (1 - choices[outer])
+    if pattern == "nm":
+        return bh * rows, bw * columns, {"nm": [draw(st.integers(1, bw)), bw]}, None
     if pattern == "dense":
         return bh * rows, bw * columns, {}, None
     ablated = {"ablated": draw(st.sampled_from((0.0, 0.4)))} if pattern == "constant_fan_in" and bh * rows > 1 else {}

@@ -12,7 +12,7 @@ from kernel_cases import PROBLEMS, drawn_problems
 
 from sparsebench import FORMATS, Case, Format
 from sparsebench.errors import FormatError
-from sparsebench.formats import Bsr, Condensed, Csr, Dense, Hbs, Rbgp4, csr
+from sparsebench.formats import Bsr, Condensed, Csr, Dense, Hbs, Nm, Rbgp4, csr
 from sparsebench.patterns import BaseGraphs, Draw, Levels
 
 DTYPES = (np.float32, np.float16, np.float64)
@@ -23,6 +23,9 @@ STORED = {  # arrays of each format, whose bytes nbytes must count
     "hbs": lambda p: [array for level in p.levels for array in STORED["bsr"](level)],
     "rbgp4": lambda p: [p.values, p.outer, p.inner],
     "condensed": lambda p: [p.values, p.columns, p.rows],
+    "nm": lambda p: [p.values, p.places],
+    "rows": lambda p: [p.values, p.rows],
+    "columns": lambda p: [p.values, p.columns],
 }
 
 
@@ -169,6 +172,14 @@ def test_condensed_leaves_ablated_rows_out():
     assert packed.fan_in == 3
 
 
+def test_2_4_in_16_bits_is_9_16_of_the_dense_matrix():
+    draw = draw_of("nm", 16, 64, {"nm": [2, 4]}, 0.5)
+    packed = Nm.from_dense(weights(draw, np.float16), draw.mask, draw.structure)
+    assert packed.places.shape == (16, 64 // 4 * 2 * 2 // 8)
+    assert packed.nbytes == 16 * 64 * 2 * 9 // 16
+    assert np.array_equal(packed.columns(), np.nonzero(draw.mask)[1].reshape(16, 32))
+
+
 # ------------------------------------------------------------------------------------------------- how they say no
 
 
@@ -241,6 +252,18 @@ REFUSED = {
     "rbgp4-other-tile": (
         lambda: Rbgp4.from_dense(ones(2, 2), FULL, graphs(FULL, FULL[:1, :1], (2, 1))),
         "needs the mask that its base graphs make",
+    ),
+    "nm-no-structure": (
+        lambda: Nm.from_dense(ones(2, 4), np.ones((2, 4), bool)),
+        "needs (N, M) as structure, found None; use pattern 'nm', or pass structure=(2, 4)",
+    ),
+    "nm-does-not-divide": (
+        lambda: Nm.from_dense(ones(2, 6), np.ones((2, 6), bool), (4, 4)),
+        "4 does not divide the columns of a matrix of 2x6; use an M that does",
+    ),
+    "nm-uneven": (
+        lambda: Nm.from_dense(ones(2, 8), np.ones((2, 8), bool), (2, 4)),
+        "needs 2 of every 4 entries, but row 0 keeps 4 of columns 0 to 3; draw the mask with pattern 'nm'",
     ),
     "csr-too-many": (
         lambda: csr.offsets_of(np.array([2**31 - 1, 1]), "nonzeros"),

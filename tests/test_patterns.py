@@ -83,6 +83,15 @@ def rbgp4(draw: st.DrawFn) -> Ask:
     return Ask(params, m, k, 1 - 2.0 ** -(outer + inner), m * k >> (outer + inner))
 
 
+@st.composite
+def nm(draw: st.DrawFn) -> Ask:
+    group, m, groups = draw(st.integers(1, 9)), draw(sizes), draw(sizes)
+    kept = draw(st.integers(1, group))
+    return Ask(
+        {"nm": [kept, group]}, m, groups * group, draw(st.sampled_from([None, 1 - kept / group])), m * groups * kept
+    )
+
+
 ASKS: Mapping[str, st.SearchStrategy[Ask]] = {
     "dense": st.builds(lambda m, k: Ask({}, m, k, None, m * k), sizes, sizes),
     "unstructured": unstructured(),
@@ -90,6 +99,7 @@ ASKS: Mapping[str, st.SearchStrategy[Ask]] = {
     "constant_fan_in": constant_fan_in(),
     "hierarchical": hierarchical(),
     "rbgp4": rbgp4(),
+    "nm": nm(),
 }
 DRAWN = [name for name in PATTERNS if name != "file"]
 PRUNED = [name for name, cls in PATTERNS.items() if cls.prunes]
@@ -150,6 +160,7 @@ LARGER: Mapping[str, tuple[dict[str, Any], float | None]] = {
     "constant_fan_in": ({"ablated": 0.25}, 0.9),
     "hierarchical": ({"levels": [{"block": [4, 1], "sparsity": 0.63}, {"block": [1, 1], "sparsity": 0.97}]}, 0.6),
     "rbgp4": ({"tile": [32, 16], "row_repeat": 2, "outer_sparsity": 0.5}, 0.75),
+    "nm": ({"nm": [2, 4]}, 0.5),
 }
 
 
@@ -203,6 +214,19 @@ def test_constant_fan_in_drops_the_weakest_rows_and_keeps_the_best_of_each() -> 
     assert draw.facts == {"active_rows": 3, "fan_in": 2}
 
 
+def test_nm_keeps_the_largest_of_each_group() -> None:
+    weights = np.array([[1, -3, 2, 0, 5, 5, 5, -5], [0, 0, 0, 1, 9, 8, -7, 6]], dtype=np.float32)
+    draw = pattern_from("nm", {"nm": [2, 4]}).draw_from(weights, None, np.random.default_rng(0))
+    assert draw.mask.astype(int).tolist() == [[0, 1, 1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 1, 0, 0]]
+    assert (draw.structure, draw.facts) == ((2, 4), {"nm": "2:4"})
+
+
+def test_nm_places_are_drawn_equally_often() -> None:
+    rng, draws = np.random.default_rng(3), 400
+    hits = np.sum([pattern_from("nm", {"nm": [2, 4]}).mask(6, 8, None, rng) for _ in range(draws)], axis=0)
+    assert (np.abs(hits - draws / 2) < 5 * np.sqrt(draws / 4)).all()
+
+
 @given(constant_fan_in(), seeds)
 def test_constant_fan_in_is_constant_and_as_sparse_as_asked(ask: Ask, seed: int) -> None:
     pattern = pattern_from("constant_fan_in", ask.params)
@@ -222,6 +246,13 @@ def test_dense_is_full_also_from_weights_and_file_draws_nothing() -> None:
 
 
 MISFITS = [
+    (
+        "nm",
+        {"nm": [2, 4]},
+        (8, 30, None),
+        "groups of 4 do not fill the rows of 8x30: 30 columns are not a multiple of 4",
+    ),
+    ("nm", {"nm": [2, 4]}, (8, 32, 0.75), "2 of 4 makes sparsity 0.5, 0.75 was asked for; leave it out"),
     ("block", {"block": [4, 1]}, (30, 64, 0.5), "block 4x1 does not divide 30x64: 30 rows are not a multiple of 4"),
     (
         "block",
@@ -237,7 +268,7 @@ MISFITS = [
 
 @pytest.mark.parametrize(("name", "params", "asked", "sentence"), MISFITS)
 def test_a_shape_that_does_not_fit_is_a_sentence_and_an_error(
-    name: str, params: dict[str, Any], asked: tuple[int, int, float], sentence: str
+    name: str, params: dict[str, Any], asked: tuple[int, int, float | None], sentence: str
 ) -> None:
     m, k, sparsity = asked
     pattern = pattern_from(name, params)
@@ -247,6 +278,10 @@ def test_a_shape_that_does_not_fit_is_a_sentence_and_an_error(
 
 
 WRONG = [
+    ("nm", {"nm": [5, 4]}, r"nm must be two whole numbers \[N, M\] with 1 <= N <= M, such as \[2, 4\], found \[5, 4\]"),
+    ("nm", {"nm": 2}, r"such as \[2, 4\], found 2"),
+    ("nm", {"nm": [0, 4]}, r"found \[0, 4\]"),
+    ("nm", {"nm": [2, True]}, r"found \[2, True\]"),
     ("blocks", {}, r"no pattern is called 'blocks'; there are dense, unstructured"),
     ("block", {"size": 4}, r"pattern block has no parameter 'size'; it takes \['block'\]"),
     ("block", {}, r"pattern block: .*missing.*'block'"),

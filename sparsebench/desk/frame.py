@@ -90,7 +90,7 @@ def _about(record: Record) -> dict[str, Any]:
         "file": case.source.file if case.source else "",
         "kernel": record.kernel,
         "format": record.kernel.split(".")[0],
-        "dense": is_dense_kernel(record.kernel) and case.pattern == DENSE,
+        "dense": is_dense_kernel(record.kernel) and case.pattern == DENSE and not record.facts.get("lossy"),
         **{
             name: getattr(record, name)
             for name in ("outcome", "reason", "nnz", "format_bytes", "moved_bytes", "pack_s")

@@ -12,10 +12,12 @@ from sparsebench.errors import PatternError
 
 
 def family_text(case: Case) -> str:
-    """The pattern without its sparsity: `block 4x1`, `hierarchical 4x1+1x1`, `rbgp4 128x32 r4 1x1`, `file`."""
+    """The pattern without its sparsity: `block 4x1`, `nm 2:4`, `hierarchical 4x1+1x1`, `rbgp4 128x32 r4 1x1`."""
     about, params = [case.pattern], case.params
     if case.pattern in ("block", "hierarchical"):
         about.append(_blocks(case))
+    if case.pattern == "nm":
+        about.append(":".join(map(str, params.get("nm", ()))))
     if case.pattern == "rbgp4":
         about += [_pair(params.get("tile")), f"r{params.get('row_repeat', 1)}", _pair(params.get("block", (1, 1)))]
     if params.get("ablated"):
@@ -40,6 +42,8 @@ def pattern_option(case: Case) -> str:
     params = case.params
     if case.pattern == "block":
         return f"block:{_pair(params['block'])}"
+    if case.pattern == "nm":
+        return f"nm:{params['nm'][0]}:{params['nm'][1]}"
     if case.pattern == "hierarchical":
         return "hierarchical:" + "+".join(
             f"{_pair(level['block'])}@{level['sparsity']:g}" for level in params["levels"]

@@ -153,6 +153,7 @@ def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:
     """Every timed dense kernel: from its own record, and wherever it ran as the baseline of a sparse one."""
     for record in records:
         own = record.case.pattern == DENSE and is_dense_kernel(record.kernel) and record.kernel != CONTROL
+        own = own and not record.facts.get("lossy")  # a product of other accuracy is no dense time
         names = [record.kernel] if own else [name for name in sorted(record.baselines) if is_dense_kernel(name)]
         for cache in record.samples if record.outcome == "ok" else ():
             for name in names:

@@ -103,7 +103,7 @@ def _break_even(rows: pd.DataFrame, winner: pd.Series) -> str:
 
 
 def _predict_command(winner: pd.Series) -> str:
-    fixed = winner.option.startswith("hierarchical")
+    fixed = winner.option.startswith(("hierarchical", "nm:"))
     share = "" if fixed else f" --sparsity {0.9 if pd.isna(winner.requested) else winner.requested:g}"
     return f"sparsebench predict NETWORK --pattern {winner.option}{share}"
 

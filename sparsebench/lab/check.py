@@ -205,8 +205,8 @@ def rounded_operand(values: np.ndarray, dtype: str) -> np.ndarray:
 class Reference:
     """The questions of one case, each answered once: integers and two of normal data (`fresh` 0 is the timed one).
 
-    `u` replaces the unit roundoff of the case for a kernel that rounds its operands (Kernel.lossy): both gates then
-    allow what that rounding costs, and nothing is exact.
+    `u` replaces the unit roundoff of the case for a kernel that rounds its operands (Kernel.lossy). Its scales are
+    powers of two, so the integer gate stays exact for it.
     """
 
     case: Case
@@ -220,7 +220,7 @@ class Reference:
     def integers(self) -> Question:
         """The integer gate's question: the answer is exact."""
         if "integers" not in self._asked:
-            self._asked["integers"] = self._question("integers", 0, exact=self.u is None)
+            self._asked["integers"] = self._question("integers", 0, exact=True)
         return self._asked["integers"]
 
     def normal(self, fresh: int = 0) -> Question:

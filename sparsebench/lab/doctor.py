@@ -30,24 +30,26 @@ arms: [{pattern: dense, kernels: ["dense.*"]}]
 
 def examine(say: Callable[[str], None]) -> dict[str, Any]:
     """Say and return what was found; `healthy` is False when a dense kernel is wrong or A/A is off by over 2 %."""
-    machine, host = Machine.here("cpu"), host_facts()
+    machine, host = Machine.here(), host_facts()
     say(f"machine    {machine.id}: {machine.describe()}")
     say(f"system     {host['system']}, Python {host['python']}, load {host['load']} (measure on an idle machine)")
     say("versions   " + ", ".join(f"{name} {version}" for name, version in code_versions().items()))
-    missing = {need: text for kernel in load_kernels() for need in kernel.needs if (text := missing_need(need))}
+    kernels = [kernel for kernel in load_kernels() if machine.device in kernel.devices]
+    missing = {need: text for kernel in kernels for need in kernel.needs if (text := missing_need(need))}
     for text in missing.values():
         say(f"missing    {text}")
-    ready = [kernel.name for kernel in load_kernels() if not set(kernel.needs) & set(missing)]
-    say(f"kernels    {len(ready)} of {len(load_kernels())} can run here")
+    ready = [kernel.name for kernel in kernels if not set(kernel.needs) & set(missing)]
+    say(f"kernels    {len(ready)} of the {len(kernels)} for a {machine.device} device can run here")
     with tempfile.TemporaryDirectory(prefix="sparsebench-") as folder:
         suite = Path(folder) / "doctor.yaml"
         suite.write_text(SUITE)
-        summary = Run(Suite.load(suite), Path(folder), device="cpu").execute()
+        summary = Run(Suite.load(suite), Path(folder), device=machine.device).execute()
         peaks = read_peaks(Path(folder), machine.id)
+    one_thread = ", one thread" if machine.device == "cpu" else ""
     if peaks:
         fma = units.rate(peaks["fma_flops_per_s"]["float32"], "FLOP/s")
         stream, read = (units.rate(peaks[name], "B/s") for name in ("stream_bytes_per_s", "read_bytes_per_s"))
-        say(f"peaks      {fma} multiply-add, {stream} stream, {read} read, one thread")
+        say(f"peaks      {fma} multiply-add, {stream} stream, {read} read" + one_thread)
     wrong = [record.kernel for record in summary.records if record.outcome not in ("ok", "skipped")]
     for name in wrong:
         say(f"WRONG      {name}")

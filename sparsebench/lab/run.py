@@ -30,7 +30,7 @@ from sparsebench.store import Store
 from sparsebench.suite import Suite, Trial
 
 # For the estimate alone: the rate of a float64 reference, and packing, checking and storing a small trial.
-REFERENCE_FLOPS_PER_S = 2e10
+REFERENCE_FLOPS_PER_S = {"cpu": 2e10, "cuda": 1e13}
 OVERHEAD_S = 0.25
 MEMORY_SHARE = 0.6  # of what is free at the start, for one worker
 
@@ -67,9 +67,10 @@ class Summary:
         return Counter(record.outcome for record in self.records)
 
 
-def estimate_s(trials: Iterable[Trial], budget_s: float) -> float:
+def estimate_s(trials: Iterable[Trial], budget_s: float, device: str = "cpu") -> float:
     """Seconds that these trials take at most, roughly: each spends its budget unless the ratio is known sooner."""
-    return sum(budget_s + OVERHEAD_S + 5 * trial.case.flops() / REFERENCE_FLOPS_PER_S for trial in trials)
+    rate = REFERENCE_FLOPS_PER_S[device]
+    return sum(budget_s + OVERHEAD_S + 5 * trial.case.flops() / rate for trial in trials)
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class Run:
         device, cache_bytes = self.machine.device, self.machine.cache_bytes
         self.worker = WorkerProcess(Setup(self.suite.protocol, cache_bytes, memory_bytes, plugins, device=device))
         try:
-            self.trials = self.suite.trials(self.kernels, self._inspect, self.only)
+            self.trials = self.suite.trials(self.kernels, self._inspect, self.only, device)
         except BaseException:
             self.worker.stop()
             raise
@@ -113,7 +114,7 @@ class Run:
             self._ledger = Ledger(store, self.suite, self.machine, self.kernels, self.fresh)
             self._summary = Summary(self.machine, store.path)
             todo = [trial for trial in self.trials if self._ledger.known(trial) is None]
-            expected_s = estimate_s(todo, self.suite.protocol.budget_s)
+            expected_s = estimate_s(todo, self.suite.protocol.budget_s, self.machine.device)
             self.watch.planned(len(self.trials), len(self.trials) - len(todo), expected_s)
             if self.time_limit_s is not None:
                 self._deadline_s = time.monotonic() + self.time_limit_s
@@ -126,7 +127,7 @@ class Run:
     def dry(self) -> tuple[int, float]:
         """How many trials the plan has and how many seconds they take at most; nothing is run or written."""
         self.worker.stop()
-        return len(self.trials), estimate_s(self.trials, self.suite.protocol.budget_s)
+        return len(self.trials), estimate_s(self.trials, self.suite.protocol.budget_s, self.machine.device)
 
     def _problem(self, trials: Sequence[Trial]) -> None:
         """All trials of one problem: the dense ones name the baselines, the sparse ones are timed beside them."""

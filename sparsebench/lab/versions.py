@@ -12,7 +12,10 @@ import psutil
 from sparsebench.lab.build import compiler_version
 
 # The wheels of CuPy are named after the CUDA they were built for.
-_PACKAGES = ("torch", "numpy", "scipy", "triton", "cupy", "cupy-cuda12x", "cupy-cuda13x")
+_PACKAGES = (
+    "torch", "numpy", "scipy", "triton", "cupy", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cuda-nvrtc",
+    "nvidia-cuda-nvrtc-cu12",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -29,9 +32,22 @@ def code_versions() -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
+def driver() -> str | None:
+    """Version of the NVIDIA driver by NVML, or None without one."""
+    try:
+        import pynvml  # nvidia-ml-py: comes with the CUDA extras
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except Exception:  # no module, no library, no driver: no GPU to speak of
+        return None
+
+
 def host_facts() -> dict[str, Any]:
-    """What surrounds a measurement: the system, and the load of the last minute (1.0 is one busy core)."""
+    """What surrounds a measurement: the system, the GPU's driver, the load of the last minute (1.0: one busy core)."""
     return {
+        **({"driver": found} if (found := driver()) else {}),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "load": round(psutil.getloadavg()[0], 2),

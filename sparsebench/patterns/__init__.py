@@ -12,11 +12,12 @@ from sparsebench.patterns.constant_fan_in import ConstantFanIn
 from sparsebench.patterns.dense import Dense
 from sparsebench.patterns.file import FromFile
 from sparsebench.patterns.hierarchical import Hierarchical, Levels, retained_share
+from sparsebench.patterns.nm import Nm
 from sparsebench.patterns.rbgp4 import BaseGraphs, Rbgp4
 from sparsebench.patterns.unstructured import Unstructured
 
 PATTERNS: Mapping[str, type[Pattern]] = {
-    cls.name: cls for cls in (Dense, Unstructured, Block, ConstantFanIn, Hierarchical, Rbgp4, FromFile)
+    cls.name: cls for cls in (Dense, Unstructured, Block, ConstantFanIn, Hierarchical, Rbgp4, Nm, FromFile)
 }
 
 
@@ -37,6 +38,7 @@ __all__ = [
     "FromFile",
     "Hierarchical",
     "Levels",
+    "Nm",
     "Pattern",
     "Rbgp4",
     "Unstructured",

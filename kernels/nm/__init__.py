@@ -1,0 +1,1 @@
+"""Kernels for the nm format: faces (*.py) beside their bodies."""
