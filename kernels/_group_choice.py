@@ -1,8 +1,8 @@
 """Which tile runs: all that fit a GPU, in the order in which they are expected to win.
 
 `cycles` counts multiply-adds, rows of shared memory or L1, and bytes of L2: 128 multiply-adds, 128 bytes of L1 and
-about 24 bytes of L2 a cycle and processor [derived; no constant was measured on a GPU]. It is a rank, not a prediction, and
-decides what runs until the candidates have been timed on a GPU.
+about 24 bytes of L2 a cycle and processor [derived; no constant was measured on a GPU]. It is a rank, not a prediction,
+and decides what runs until the candidates have been timed on a GPU.
 """
 
 from __future__ import annotations
