@@ -172,11 +172,13 @@ def bundles(rows: int, case: Case) -> set[int]:
 
 
 def fill_elements(tile: Tile, case: Case) -> int:
-    """Elements that are copied together into a slab."""
+    """Elements that are copied together into a slab; where the tile is all of x [k, n], across its rows too."""
     if not tile.slab:
         return 1
     most = VECTOR_BYTES // ITEM_BYTES[case.dtype]
-    return gcd(most, case.k) if case.layout == "batch" else gcd(most, case.n, tile.columns)
+    if case.layout == "batch":
+        return gcd(most, case.k)
+    return gcd(most, case.k * case.n) if case.n == tile.columns else gcd(most, case.n, tile.columns)
 
 
 def shared_bytes(tile: Tile, case: Case) -> int:

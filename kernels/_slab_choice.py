@@ -2,7 +2,7 @@
 
 The count is of what a streaming processor must do at least [derived; no constant here was measured]: gathers at 128
 bytes of shared memory a cycle, instructions at four a cycle, X and W from L2 at 24 bytes a cycle, W once from memory at
-15, and the longest row's own chain of loads. It ranks tiles; on a GPU `tuned` times the best of them instead.
+15, and the longest row's own chain of loads. It ranks tiles; on a GPU _tuning.py times the best of them instead.
 
 What it says of the cases that count, on an H100 (tests/test_cuda_gather.py holds it to these):
 - 768x3072, 90 %, n = 256, fp32: slabs of 16 columns, bound by shared memory; L2 would need 2.7x the bytes.
@@ -70,7 +70,7 @@ def estimate(cut: Cut, rows: Rows, gpu: Gpu) -> Estimate:
     tile, direct = cut.tile, cut.tile.road == "direct"
     item, row_bytes, live = cut.item, cut.tile.columns * cut.item, len(rows.rows)
     slices = ceil_div(live, cut.slice_rows)
-    blocks = ceil_div(slices, tile.warps) if direct else cut.blocks
+    blocks = max(1, ceil_div(slices, tile.warps)) if direct else cut.blocks
     waves = max(1, ceil_div(blocks * cut.slabs, gpu.processors * (max(1, 48 // tile.warps) if direct else 1)))
     share = live * cut.slabs / gpu.processors if direct else waves * ceil_div(slices, blocks) * cut.slice_rows
     entries = share * padded_row(rows, cut)

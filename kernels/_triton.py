@@ -40,11 +40,13 @@ def depths(case: Case) -> tuple[int, ...]:
 
 
 def most_sums(case: Case, gpu: Gpu) -> int:
-    """Accumulators a thread may hold. wgmma reads its factors from shared memory, mma.sync keeps them in registers;
-    tf32x3 keeps each factor twice [compiled]."""
-    if case.dtype != "float32" or case.math == "tf32":
+    """Accumulators a thread may hold without spilling [compiled].
+
+    wgmma reads its factors from shared memory, mma.sync keeps them in registers, and tf32x3 keeps each of them twice.
+    """
+    if case.dtype != "float32":
         return 128 if gpu.sm >= 90 else 64
-    return 64 if gpu.sm >= 90 or case.math == "ieee" else 32
+    return 32 if case.math == "tf32x3" and gpu.sm < 90 else 64
 
 
 def warps_for(case: Case, gpu: Gpu, sums: int) -> list[int]:
@@ -56,3 +58,8 @@ def warps_for(case: Case, gpu: Gpu, sums: int) -> list[int]:
     much = 8192 if gpu.sm >= 90 and on_tensor_cores(case) else 16384
     fitting = [warps for warps in (4, 8) if sums <= most_sums(case, gpu) * 32 * warps]
     return fitting[:1] if sums < much else fitting
+
+
+def fills(gpu: Gpu, programs: int) -> bool:
+    """Whether `programs` occupy three quarters of the processors: below that narrower tiles are the better default."""
+    return 4 * programs >= 3 * gpu.processors

@@ -1,10 +1,9 @@
 """bsr.triton: one block row x a tile of n on tensor cores, 3 or 4 stages of asynchronous copies, tiles tuned here.
 
 Tile sizes. L2 gives every X row segment to a block row once, so a program of BH rows makes BH FLOP a byte of 16-bit X
-whatever its COLUMNS: those decide only how often W is read again (COLUMNS FLOP a byte of W). They are wide where the
-grid still fills the GPU. The accumulator, BH * COLUMNS floats, bounds them from above: 128 registers a thread leave
-room for the rest, 32 for tf32x3, which splits both factors in registers [compiled: no spills, tests/test_triton.py].
-What is fastest among them is measured on each machine (_tuning.py).
+whatever its COLUMNS: those decide only how often W is read again (COLUMNS FLOP a byte of W). The default is wide where
+the grid still fills most of the GPU; the accumulator, BH * COLUMNS floats, bounds it from above (_triton.py). What is
+fastest is measured on each machine (_tuning.py).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sparsebench.formats import Bsr
 from sparsebench.kernel import CudaToolchain, Gpu, Kernel, Limit
 
 from .._device import INT32, Bound, ceil_div, device_product
-from .._triton import MATHS, ONE_MATH, SOURCES, depths, on_tensor_cores, warps_for, widths
+from .._triton import MATHS, ONE_MATH, SOURCES, depths, fills, on_tensor_cores, warps_for, widths
 from .._tuning import best, largest_unit, problem_class, timer
 
 SIDES = (16, 32, 64, 128)
@@ -82,7 +81,7 @@ def _preference(case: Case, gpu: Gpu, bh: int, tile: Tile) -> tuple[Any, ...]:
     programs = ceil_div(case.m, bh) * ceil_div(case.n, tile.columns)
     return (
         tile.swap == (case.dtype != "float32" and _may_swap(case, gpu, bh, tile.columns)),
-        programs >= gpu.processors or -tile.columns,  # wide while every processor has one, else as many as there are
+        fills(gpu, programs) or -tile.columns,
         tile.columns if tile.columns <= 128 else 96,
         bh * tile.columns <= 64 * 32 * tile.warps,
         -tile.warps,

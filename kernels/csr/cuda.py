@@ -13,7 +13,9 @@ import numpy as np
 from sparsebench.formats import Csr
 from sparsebench.kernel import Kernel
 
-from .._device import INT32, SHARED
+from .._conv import CONV_SOURCES, convolution
+from .._device import INT32, SHARED, by_op
+from .._product import ONE_GROUP
 from .._slab import SOURCES, Family
 from .._slab_tile import Rows
 from .._slices import Lists
@@ -37,15 +39,16 @@ KERNELS = [
     Kernel(
         name="csr.cuda",
         format=Csr,
-        prepare=FAMILY.prepare,
+        prepare=by_op(FAMILY.prepare, convolution),
         about="rows sorted by length in slices of coalesced lists; a slab of X in shared memory, or X from L2",
         source="own; rows in order of length are Sputnik's row swizzle (arXiv 2006.10901, section 5.1.3)",
         devices=("cuda",),
         dtypes=("float32", "float16", "bfloat16"),
         layouts=("feature", "batch"),
+        ops=("gemm", "conv2d"),
         needs=("torch", "cupy"),
         body="spmm.cu",
-        sources=(*SHARED, *SOURCES),
-        limits=(INT32,),
+        sources=(*SHARED, *SOURCES, *CONV_SOURCES),
+        limits=(INT32, ONE_GROUP),
     )
 ]

@@ -83,7 +83,7 @@ __device__ __forceinline__ int edges_of(Frame f, int stage)
 // X of 2 bytes, batch-major, goes through registers while the stage before it is computed, if they are few.
 constexpr bool THROUGH_REGISTERS = BATCH && sizeof(ELEMENT) == 2;
 using Share = TransposedShare<TILE_K, TILE_N, THROUGH_REGISTERS ? X_BYTES / 2 : 1, THREADS, Place, ELEMENT>;
-constexpr bool PREFETCH = THROUGH_REGISTERS && SLICES * Share::Bytes <= 64;
+constexpr bool PREFETCH = THROUGH_REGISTERS && SLICES * Share::Registers <= 16;
 
 struct Shares {
     Share of[PREFETCH ? SLICES : 1];

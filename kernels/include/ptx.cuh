@@ -45,6 +45,15 @@ __device__ __forceinline__ unsigned tf32_of_float(float value)
 
 __device__ __forceinline__ unsigned shared_address(const void* at) { return (unsigned)__cvta_generic_to_shared(at); }
 
+// Four words into shared memory at once, `to` a multiple of 16 bytes. A uint4 that is assigned may be taken apart again:
+// nvcc 13.0 makes four 4-byte stores of one whose words a loop carries [compiled], four times the bank conflicts.
+__device__ __forceinline__ void store_shared(void* to, const unsigned (&words)[4])
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "r"(words[0]), "r"(words[1]),
+                 "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
 // Copies of 4, 8 or 16 bytes, global to shared, that run on their own; `take` bytes come from memory, the rest is zero.
 // Both addresses are multiples of the size. With take = 0 nothing is read, but `from` must still be a valid address.
 template <int BYTES>

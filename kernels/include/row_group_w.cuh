@@ -25,7 +25,7 @@ constexpr int STREAM = 8;
 constexpr int SUMS = ROWS * LANE_COLUMNS;
 constexpr int SPLIT = 32 / LANES;  // lanes that take turns at the steps of a list
 
-constexpr int widest_load(int count)
+__host__ __device__ constexpr int widest_load(int count)
 {
     int width = 1;
     while (count % (2 * width) == 0 && 2 * width * (int)sizeof(ELEMENT) <= 16)

@@ -67,7 +67,7 @@ __device__ __forceinline__ void fold(float (&sums)[SUMS], int lane, int& first, 
 }
 
 // How many sums a lane holds after fold<SUMS, 16>.
-constexpr int sums_after_fold()
+__host__ __device__ constexpr int sums_after_fold()
 {
     int count = SUMS;
     for (int apart = 16; apart >= LANES; apart /= 2)

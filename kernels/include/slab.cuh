@@ -47,22 +47,32 @@ struct Run {
     __device__ __forceinline__ unsigned bits(int i) const { return words[i / PER_WORD] >> (i % PER_WORD * 16); }
 };
 
+template <int N>
+__device__ __forceinline__ void store_words(unsigned* to, const unsigned (&words)[N])
+{
+    if constexpr (N == 4) {
+        store_shared(to, words);
+    } else {
+        Vector<unsigned, N> together;
+#pragma unroll
+        for (int i = 0; i < N; ++i) together.at[i] = words[i];
+        store(to, together);
+    }
+}
+
 // N elements whose bits Run::bits gave, stored together.
 template <int N>
 __device__ __forceinline__ void store_bits(ELEMENT* to, const unsigned (&bits)[N])
 {
     if constexpr (sizeof(ELEMENT) == 4) {
-        Vector<unsigned, N> words;
-#pragma unroll
-        for (int i = 0; i < N; ++i) words.at[i] = bits[i];
-        store(reinterpret_cast<unsigned*>(to), words);
+        store_words(reinterpret_cast<unsigned*>(to), bits);
     } else if constexpr (N == 1) {
         *reinterpret_cast<unsigned short*>(to) = (unsigned short)bits[0];
     } else {
-        Vector<unsigned, N / 2> words;
+        unsigned words[N / 2];
 #pragma unroll
-        for (int i = 0; i < N / 2; ++i) words.at[i] = (bits[2 * i] & 0xffffu) | bits[2 * i + 1] << 16;
-        store(reinterpret_cast<unsigned*>(to), words);
+        for (int i = 0; i < N / 2; ++i) words[i] = (bits[2 * i] & 0xffffu) | bits[2 * i + 1] << 16;
+        store_words(reinterpret_cast<unsigned*>(to), words);
     }
 }
 
@@ -154,16 +164,18 @@ struct Filling {
         return rows_of(part) / RUN * (COLUMNS / GROUP);  // k is a multiple of RUN
     }
 
-    // Pieces side by side are the columns of one row first: a warp reads whole sectors and writes whole lines.
+    // Pieces side by side are the columns of one row first: a warp reads whole sectors and writes whole lines. What lies
+    // beyond x is taken from its last column or piece, so that no load waits for a branch.
     __device__ __forceinline__ void fetch(int part, int piece)
     {
-        int row = piece / (COLUMNS / GROUP) * RUN, column = first + piece % (COLUMNS / GROUP) * GROUP;
-        int present = piece < pieces_of(part) ? n - column : 0;
-        const ELEMENT* from = x + (size_t)column * k + row_of(part) + row;
+        piece = min(piece, pieces_of(part) - 1);
+        int row = piece / (COLUMNS / GROUP) * RUN, column = piece % (COLUMNS / GROUP) * GROUP;
+        const ELEMENT* from = x + (size_t)min(first + column, n - 1) * k + row_of(part) + row;
 #pragma unroll
-        for (int j = 0; j < GROUP; ++j, from += k)
-            if (j < present)
-                pending[j].take(from);
+        for (int j = 0; j < GROUP; ++j) {
+            pending[j].take(from);
+            from += first + column + j + 1 < n ? k : 0;
+        }
     }
 
     __device__ __forceinline__ void put(int part, int piece)

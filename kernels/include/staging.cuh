@@ -66,9 +66,9 @@ __device__ __forceinline__ void stage_transposed(T* tile, Activations<T> in, int
 // meet two in a bank.
 template <int Rows, int Columns, int Run, int Threads, typename Place, typename T>
 struct TransposedShare {
-    static constexpr int Runs = (Rows / Run + 1) / 2 * 2, Pairs = Columns / 2;
+    static constexpr int Runs = (Rows / Run + 1) / 2 * 2, Pairs = (Columns + 1) / 2;
     static constexpr int Count = (Runs * Pairs + Threads - 1) / Threads;
-    static constexpr int Bytes = Count * 2 * Run * sizeof(T);
+    static constexpr int Registers = Count * 2 * ((Run + 1) / 2);
     struct Two {
         Vector<T, Run> of[2];
     };

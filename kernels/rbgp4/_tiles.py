@@ -7,9 +7,10 @@ long; rows and entries that are not there are zeros, and their lists repeat colu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -111,4 +112,18 @@ def stores(sizes: Sizes, tile: Cut, case: Case) -> tuple[int, int]:
         return span, elements_together(case, case.n)
     if span < sizes.bh:
         return span, 1  # parts cut through blocks: slots that follow each other are not neighbours in Y
+    if tile.inners == sizes.u_i:  # a part without gaps
+        rows = tile.pieces * tile.rows
+        return span, elements_together(case, sizes.u_i * rows, sizes.u_i * sizes.shared_rows, case.m)
     return span, elements_together(case, tile.inners * span, sizes.u_i * span, case.m)
+
+
+def of_wide_stores(sizes: Sizes, tiles: Sequence[Any], case: Case) -> list[Any]:
+    """Those of `tiles` that store Y at least 4 bytes at a time, all of them where none does.
+
+    Single 16-bit stores into a batch-major Y touch each 32-byte sector as often as they have elements in it.
+    """
+    if case.layout == "feature":
+        return list(tiles)
+    wide = [tile for tile in tiles if stores(sizes, tile, case)[1] * ITEM_BYTES[case.dtype] >= 4]
+    return wide or list(tiles)

@@ -12,7 +12,7 @@ from sparsebench.formats import Rbgp4
 from sparsebench.kernel import Gpu
 
 from .._device import ceil_div
-from .._triton import depths, most_sums, warps_for, widths
+from .._triton import depths, fills, most_sums, warps_for, widths
 from .._tuning import largest_unit
 
 
@@ -115,7 +115,7 @@ def _preference(case: Case, gpu: Gpu, sizes: Sizes, tile: Tile) -> tuple[Any, ..
     programs = case.m // (tile.rows * max(tile.lists, 1)) * ceil_div(case.n, tile.columns)
     return (
         tile.lists > 0,
-        programs >= gpu.processors or -tile.rows * tile.columns * tile.lists,
+        fills(gpu, programs) or -tile.rows * tile.columns * tile.lists,
         store_bytes(case, sizes, tile.lists),
         tile.rows,
         tile.columns if tile.columns <= 128 else 96,

@@ -25,7 +25,7 @@ from sparsebench.kernel import CudaToolchain, Gpu, Kernel
 from .._conv import CONV_SOURCES, convolution
 from .._device import ELEMENTS, INT32, SHARED, Bound, Prepare, body_beside, by_op, ceil_div, device_product
 from .._product import ONE_GROUP
-from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, powers, stores, values_by_parts
+from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, of_wide_stores, powers, stores, values_by_parts
 from .c import spelled_out
 
 
@@ -34,7 +34,7 @@ class Tile:
     """How a launch is cut; the macros of spmm.cu.
 
     rows                that a thread sums, all of one list
-    lanes, vectors      threads side by side, and 16-byte vectors of columns in each
+    lanes, vectors      threads side by side, and vectors of columns in each
     inners, pieces      inner rows of a block, and pieces of `rows` rows of each
     slices              thread groups that take the edges in turn
     stages              of the ring in shared memory; 0: nothing is staged
@@ -64,16 +64,23 @@ def padded_run(sizes: Sizes, tile: Tile, case: Case) -> int:
     return ceil_div(sizes.run, fours) * fours
 
 
+def each(case: Case) -> int:
+    """Columns of one load from shared memory: 16 bytes of them, fewer where n is less; pairs at least of 16 bits."""
+    vector = 16 // ITEM_BYTES[case.dtype]
+    return min(vector, max(vector // 4, powers(1, case.n)[-1]))
+
+
 def columns_of(tile: Tile, case: Case) -> int:
     """Columns of Y that a block makes."""
-    return tile.lanes * tile.vectors * 16 // ITEM_BYTES[case.dtype]
+    return tile.lanes * tile.vectors * each(case)
 
 
 def ring_bytes(sizes: Sizes, tile: Tile, case: Case) -> int:
     """Bytes of the staged X and W tiles."""
     item = ITEM_BYTES[case.dtype]
     pitch = columns_of(tile, case) + (16 // item if case.layout == "batch" else 0)
-    return tile.stages * tile.slices * item * (sizes.tk * pitch + padded_run(sizes, tile, case) * tile.slots)
+    x_bytes = ceil_div(sizes.tk * pitch * item, 16) * 16
+    return tile.stages * tile.slices * (x_bytes + padded_run(sizes, tile, case) * tile.slots * item)
 
 
 def shared_bytes(sizes: Sizes, tile: Tile, case: Case) -> int:
@@ -87,15 +94,14 @@ def shared_bytes(sizes: Sizes, tile: Tile, case: Case) -> int:
 
 def _tiles(sizes: Sizes, case: Case) -> list[Tile]:
     """All tiles worth a thought, whether they fit or not."""
-    vector = 16 // ITEM_BYTES[case.dtype]
     rows = powers(1, min(8, sizes.shared_rows))[-2:]
-    widest = min(32, powers(1, ceil_div(case.n, vector))[-1])
+    widest = min(32, powers(1, ceil_div(case.n, each(case)))[-1])
     parts = sorted({ceil_div(sizes.u_i, part) for part in powers(1, sizes.u_i)})
     slices = [count for count in (1, 2, 4, 8, 16) if count <= sizes.d_o]
     return [
         Tile(r, lanes, vectors, inners, min(ceil_div(sizes.shared_rows, r), 16), count, stages)
         for r, lanes, vectors, inners, count, stages in product(
-            rows, powers(1, widest), (1, 2) if vector == 4 else (1,), parts, slices, (3, 2)
+            rows, powers(1, widest), (1, 2) if case.dtype == "float32" else (1,), parts, slices, (3, 2)
         )
     ]
 
@@ -111,8 +117,8 @@ def cycles(sizes: Sizes, tile: Tile, case: Case, gpu: Gpu) -> float:
     blocks = sizes.blocks(tile) * ceil_div(case.n, columns)
     resident = max(1, min(2048 // (32 * warps), 16 // warps * 2, gpu.shared_bytes // shared_bytes(sizes, tile, case)))
     stages = ceil_div(sizes.d_o, tile.slices)
-    loads = 4.25 * tile.vectors + ceil_div(tile.rows * item, 16)
-    sums = tile.rows * tile.vectors * 16 / item / 4 * (1 if item == 4 else 1.25)
+    loads = tile.vectors * each(case) * item / 4 + 0.25 + ceil_div(tile.rows * item, 16)
+    sums = tile.rows * tile.vectors * each(case) / 4 * (1 if item == 4 else 1.25)
     work = stages * warps * run * max(loads, sums) + tile.slices * tile.slots * columns / 32
     sectors = ceil_div(columns * item, 32) * 32
     copied = sizes.d_o * (sizes.tk * sectors + item * run * tile.slots) / 24
@@ -132,7 +138,8 @@ def candidates(case: Case, packed: Rbgp4, gpu: Gpu) -> list[Tile]:
     ]
     fit = [tile for tile in fit if tile.threads >= 64] or fit  # a block of few threads leaves its warps half empty
     direct = Tile(powers(1, min(8, sizes.shared_rows))[-1], 64, 1, 1, 1, 1, 0)
-    return [*sorted(fit, key=lambda tile: cycles(sizes, tile, case, gpu)), direct]
+    wide = of_wide_stores(sizes, fit, case)
+    return [*sorted(wide, key=lambda tile: cycles(sizes, tile, case, gpu)), direct]
 
 
 def choose(case: Case, packed: Rbgp4, gpu: Gpu) -> Tile:
@@ -157,6 +164,7 @@ def macros(sizes: Sizes, tile: Tile, case: Case) -> dict[str, Any]:
     return {name.upper(): size for name, size in asdict(tile).items()} | {
         "STAGES": max(tile.stages, 2),
         "ELEMENT": ELEMENTS[case.dtype],
+        "EACH": each(case),
         "TILE_K": sizes.tk,
         "BATCH": int(case.layout == "batch"),
         "X_BYTES": copy_bytes(sizes, case),

@@ -28,7 +28,7 @@ from sparsebench.formats import Rbgp4
 from sparsebench.kernel import CudaToolchain, Gpu, Kernel, Limit
 
 from .._device import ELEMENTS, INT32, SHARED, Bound, Prepare, body_beside, ceil_div, device_product
-from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, powers, stores, values_by_parts
+from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, of_wide_stores, powers, stores, values_by_parts
 from .c import spelled_out
 
 
@@ -198,7 +198,7 @@ def candidates(case: Case, packed: Rbgp4, gpu: Gpu) -> list[Tile]:
     """Tiles that fit `gpu`, best first by `cycles`."""
     sizes = Sizes.of(packed)
     fit = [tile for tile in _tiles(sizes, case) if fits(sizes, tile, case, gpu)]
-    return sorted(fit, key=lambda tile: cycles(sizes, tile, case, gpu))
+    return sorted(of_wide_stores(sizes, fit, case), key=lambda tile: cycles(sizes, tile, case, gpu))
 
 
 def choose(case: Case, packed: Rbgp4, gpu: Gpu) -> Tile:

@@ -6,31 +6,31 @@
 //   x       ELEMENT feature [k, n], batch [n, k]             row-major
 //   y       ELEMENT feature [m, n], batch [n, m]             row-major, every entry written
 //
-// Threads:  grid (parts u_o ceil(n / (LANES COLUMNS))), part fastest, so that blocks that run together share X in L2;
+// Threads:  grid (parts u_o ceil(n / (LANES VECTORS EACH))), part fastest, so that blocks that run together share X in L2;
 //           block LANES x UNITS x SLICES. A unit is ROWS rows of one list; a part is INNERS lists x PIECES units of each.
 //           A thread sums ROWS x COLUMNS entries of Y in registers; slices take the d_o edges in turn and are added up
 //           at the end (for small n, where a tile row alone has too few threads).
 // Shared:   a ring of STAGES stages, each SLICES edges: their X tiles [TILE_K, PITCH] and W tiles; then the part's lists
 //           and the tile row's edges, for the whole launch; at the end the partial sums, and Y's tile if batch-major.
 // Demands:  entries % 4 = 0, and a W tile of whole 16-byte chunks; m * k, k * n and m * n below 2**31.
-// Moves:    W once for every LANES * COLUMNS columns; X (1 - outer sparsity) u_o parts times, from L2; Y once.
+// Moves:    W once for every LANES * VECTORS * EACH columns; X (1 - outer sparsity) u_o parts times, from L2; Y once.
 // Bound:    shared memory [derived]: an entry costs a warp 4 cycles of X for each 4 fp32 columns, at least 1 of W and
 //           1/4 of the list, against ROWS / 4 cycles of FMA a column: 4 x 4 sums reach .76 of the FMA peak, 8 x 4 all.
-// Macros:   ELEMENT ROWS LANES VECTORS INNERS PIECES SLICES STAGES TILE_K BATCH X_BYTES (of a copy of X)
-//           SPAN (bh, or 1 where a part cuts through blocks) OUT (elements of a store)
+// Macros:   ELEMENT ROWS LANES VECTORS EACH (columns of a shared load) INNERS PIECES SLICES STAGES TILE_K BATCH
+//           X_BYTES (of a copy of X) SPAN (bh, or 1 where a part cuts through blocks) OUT (elements of a store)
 // Ladder:   1 staged tiles, no index from global memory (this)   2 a persistent grid   3 TMA for the X tiles
 // Source:   own; the division of labour is RBGP4's (arXiv 2006.13486).
 
 #include "elements.cuh"
 #include "staging.cuh"
 
-constexpr int COLUMNS = 16 / sizeof(ELEMENT) * VECTORS;
+constexpr int COLUMNS = EACH * VECTORS;
 constexpr int TILE_N = LANES * COLUMNS;
 constexpr int WORKERS = LANES * INNERS * PIECES;  // threads of a slice
 constexpr int THREADS = WORKERS * SLICES;
 // Transposing stores hit other banks with a pitch of an odd number of 16-byte chunks.
 constexpr int PITCH = TILE_N + (BATCH ? 16 / (int)sizeof(ELEMENT) : 0);
-constexpr int TILE_SIZE = TILE_K * PITCH;
+constexpr int CHUNK = 16 / sizeof(ELEMENT), TILE_SIZE = (TILE_K * PITCH + CHUNK - 1) / CHUNK * CHUNK;
 using Place = Pitched<PITCH>;
 
 #include "graph_tiles.cuh"
@@ -50,12 +50,12 @@ __device__ __forceinline__ void add_entry(float (&sums)[ROWS][COLUMNS], const EL
     }
 #pragma unroll
     for (int v = 0; v < VECTORS; ++v) {
-        Vector<ELEMENT, VECTOR> loaded = load<ELEMENT, VECTOR>(x + v * LANES * VECTOR);
+        Vector<ELEMENT, EACH> loaded = load<ELEMENT, EACH>(x + v * LANES * EACH);
 #pragma unroll
-        for (int c = 0; c < VECTOR; ++c)
+        for (int c = 0; c < EACH; ++c)
 #pragma unroll
             for (int r = 0; r < ROWS; ++r)
-                sums[r][v * VECTOR + c] += weights[r] * to_float(loaded.at[c]);
+                sums[r][v * EACH + c] += weights[r] * to_float(loaded.at[c]);
     }
 }
 
@@ -81,7 +81,7 @@ __device__ __forceinline__ void store_rows(const float (&sums)[ROWS][COLUMNS], E
         int row = row_of(f, part.tile_row, inner, v + r);
 #pragma unroll
         for (int c = 0; c < COLUMNS; c += OUT_COLUMNS) {
-            int column = part.first_column + (c / VECTOR * LANES + lane) * VECTOR + c % VECTOR;
+            int column = part.first_column + (c / EACH * LANES + lane) * EACH + c % EACH;
             float out[OUT_COLUMNS];
 #pragma unroll
             for (int i = 0; i < OUT_COLUMNS; ++i)
@@ -99,7 +99,7 @@ __device__ __forceinline__ void keep_transposed(const float (&sums)[ROWS][COLUMN
     for (int c = 0; c < COLUMNS; ++c)
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
-            int column = (c / VECTOR * LANES + lane) * VECTOR + c % VECTOR;
+            int column = (c / EACH * LANES + lane) * EACH + c % EACH;
             from_float(tile[column * OUT_PITCH + slot_of(inner, v + r)], sums[r][c]);
         }
 }
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float sums[ROWS][COLUMNS] = {};
     for_each_stage(ring, f, {x, n, k, part.first_column}, w, [&](Stage at, int first_edge) {
         if (first_edge + slice < d_o)
-            add_edge(sums, at.w + (slice * entries * UNITS + unit) * ROWS, at.x + slice * TILE_SIZE + lane * VECTOR,
+            add_edge(sums, at.w + (slice * entries * UNITS + unit) * ROWS, at.x + slice * TILE_SIZE + lane * EACH,
                      w.list + inner * 4, entries);
     });
     if constexpr (SLICES > 1)

@@ -62,6 +62,11 @@ __device__ inline unsigned tf32_of_float(float value)
 
 __device__ inline unsigned shared_address(const void* at) { return static_cast<unsigned>(__cvta_generic_to_shared(at)); }
 
+__device__ inline void store_shared(void* to, const unsigned (&words)[4])
+{
+    *static_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 template <int BYTES>
 __device__ inline void copy_async(void* to, const void* from, int take = BYTES, SHIM_HERE)
 {
