@@ -78,6 +78,16 @@ std::string where(const Block& block, const Thread& thread)
     return "block " + text(block.index) + ", thread " + text(thread.index);
 }
 
+bool Block::lends(const unsigned char* at) const
+{
+    auto within = [at](const void* start, std::size_t bytes) {
+        return at >= start && at < static_cast<const unsigned char*>(start) + bytes;
+    };
+    return within(&current, sizeof(current)) || within(members.data(), members.size() * sizeof(Thread)) ||
+           within(&launch->shape, sizeof(Shape)) || within(warps.data(), warps.size() * sizeof(Warp)) ||
+           launch->body.holds(at);
+}
+
 void Block::give_way()
 {
     Thread* me = current;
@@ -147,7 +157,7 @@ void Crew::assemble(Launch& launch, std::uint64_t number)
         Warp* warp = &block.warps[i / WARP];
         warp->ready |= 1u << i % WARP;
         Index index{i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-        block.members[i] = {&block, warp, &copies[i], i % WARP, i, index, stacks[i]->begin(thread_main, i), false, {}};
+        block.members[i] = {&block, warp, &copies[i], i % WARP, i, index, stacks[i]->begin(thread_main, i), stacks[i]->end(), false, {}};
     }
     block.warps.back().ended = ~block.warps.back().ready;
     block.shared = shared.fresh(launch.shared_bytes);

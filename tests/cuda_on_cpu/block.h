@@ -47,6 +47,7 @@ struct Thread {
     unsigned lane, number;
     Index index;
     void* stack;  // where its registers are while it does not run
+    const unsigned char* stack_end;
     bool at_block_barrier;
     Place place;  // of the barrier at which it waits
 };

@@ -22,7 +22,7 @@ def guarded_bytes(size: int, side: Side) -> np.ndarray:
     At the end up to 15 bytes lie between, where `size` is no multiple of 16.
     """
     pages = -(-size // PAGE)
-    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a fork has its own
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for page in (start, start + (pages + 1) * PAGE):
         if LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), PROT_NONE):

@@ -64,6 +64,7 @@ void wait_copies(int pending)
 
 int add_atomically(int* to, int value)
 {
+    watch_atomic(to, sizeof(*to), __builtin_return_address(0));
     int old = *to;
     *to = old + value;
     return old;
@@ -71,6 +72,7 @@ int add_atomically(int* to, int value)
 
 float add_atomically(float* to, float value)
 {
+    watch_atomic(to, sizeof(*to), __builtin_return_address(0));
     float old = *to;
     *to = old + value;
     return old;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <csignal>
+#include <ctime>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,11 +31,20 @@ struct Copies {
     void clear();
 };
 
+// The code and the constants of a body's library.
+struct Image {
+    const unsigned char *start = nullptr, *end = nullptr;
+
+    bool holds(const void* at) const { return at >= start && at < end; }
+};
+Image image_of(const void* code_of_library);
+
 // What is launched. Blocks get serial numbers in the order in which they run, which no other launch uses.
 struct Launch {
     void (*entry)(void**);
     void** arguments;
     Shape shape;
+    Image body;
     std::size_t shared_bytes;
     std::int64_t order;
     std::uint32_t first_serial, next_serial;
@@ -74,6 +84,9 @@ struct Block {
     std::vector<Room*> rooms;
     std::string error;
 
+    // Whether a thread may read this besides tensors, shared memory and its stack: what says who it is, what a warp
+    // exchanges, the body's own constants.
+    bool lends(const unsigned char* at) const;
     void give_way();  // from the running thread to the scheduler
 };
 
@@ -102,10 +115,11 @@ struct StaticShared {
 };
 StaticShared fresh_static_shared(const void* code_of_library);
 
-// Faults of memory and arithmetic end the launch with an error while one of these lives (faults.cpp).
+// Faults of memory and arithmetic, and a loop without end, end the launch with an error while one of these lives
+// (faults.cpp). `limit_s` is processor time.
 class FaultsCaught {
   public:
-    FaultsCaught();
+    explicit FaultsCaught(double limit_s);
     FaultsCaught(const FaultsCaught&) = delete;
     FaultsCaught& operator=(const FaultsCaught&) = delete;
     ~FaultsCaught();
@@ -114,10 +128,13 @@ class FaultsCaught {
     static constexpr std::size_t STACK_BYTES = 64 * 1024;
     std::unique_ptr<unsigned char[]> stack;  // a stack that ran over cannot carry the handler
     stack_t former_stack{};
+    timer_t timer{};
 };
 
 std::string text(const Place& place);
 std::string hexadecimal(const void* address);
 std::string where(const Block& block, const Thread& thread);
+// What faults.py says in words.
+std::string fault(const Thread& thread, int signal, const void* instruction, const void* address);
 
 }  // namespace shim

@@ -16,7 +16,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __restrict__ __restrict
 #define __builtin_assume(condition) ((void)(condition))
 
@@ -225,22 +225,26 @@ const char* signature(void (*)(A...))
 template <int... I>
 struct Numbers {};
 
+// The arguments lie in Python's memory, where a body has no business: these two are not watched.
 template <typename... A, int... I>
-void call_numbered(void (*kernel)(A...), void** arguments, Numbers<I...>)
+__attribute__((no_sanitize("thread"))) void call_numbered(void (*kernel)(A...), void** arguments, Numbers<I...>)
 {
     kernel(*static_cast<A*>(arguments[I])...);
 }
 
 template <typename... A>
-void call(void (*kernel)(A...), void** arguments)
+__attribute__((no_sanitize("thread"))) void call(void (*kernel)(A...), void** arguments)
 {
     call_numbered(kernel, arguments, Numbers<__integer_pack(static_cast<int>(sizeof...(A)))...>());
 }
 
+// __launch_bounds__(threads, blocks, clusters)
+constexpr unsigned most_threads(unsigned threads, unsigned = 0, unsigned = 0) { return threads; }
+
 }  // namespace shim
 
-// What toolchain.py puts after a body: the two symbols that the library shows.
-#define SHIM_EXPORT(kernel)                                                             \
+// What toolchain.py puts after a body: the symbols that the library shows. The bounds are those of __launch_bounds__.
+#define SHIM_EXPORT(kernel, ...)                                                        \
     extern "C" __attribute__((visibility("default"))) void shim_entry(void** arguments) \
     {                                                                                   \
         ::shim::call(kernel, arguments);                                                \
@@ -248,4 +252,8 @@ void call(void (*kernel)(A...), void** arguments)
     extern "C" __attribute__((visibility("default"))) const char* shim_signature()      \
     {                                                                                   \
         return ::shim::signature(kernel);                                               \
+    }                                                                                   \
+    extern "C" __attribute__((visibility("default"))) unsigned shim_most_threads()      \
+    {                                                                                   \
+        return ::shim::most_threads(__VA_ARGS__);                                       \
     }

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,23 @@ class Code:
 
     def line(self, address: int) -> str:
         """File and line of the instruction before `address`, such as `spmm.cu:40`, or "" when nothing says it."""
-        tool = shutil.which("addr2line")
         start = ctypes.cast(self.library.shim_entry, ctypes.c_void_p).value or 0
-        offset = address - 1 - start + entry_offset(self.path)
-        if tool is None or offset < 0:
-            return ""
-        command = [tool, "-i", "-s", "-e", str(self.path), hex(offset)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [
-            line.split(" ")[0].replace("<stdin>", self.body) for line in done.stdout.splitlines() if "?" not in line
-        ]
+        lines = [line.replace("<stdin>", self.body) for line in lines_at(self.path, address - 1 - start)]
         return next((line for line in lines if not line.startswith(WORDS)), lines[0] if lines else "")
 
 
+@lru_cache(maxsize=1024)
+def lines_at(library: Path, distance: int) -> list[str]:
+    """File and line of the instruction so many bytes after shim_entry, innermost first, then who inlined it."""
+    tool, offset = shutil.which("addr2line"), entry_offset(library) + distance
+    if tool is None or offset < 0:
+        return []
+    command = [tool, "-i", "-s", "-e", str(library), hex(offset)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [line.split(" ")[0] for line in done.stdout.splitlines() if "?" not in line]
+
+
+@lru_cache(maxsize=1024)
 def entry_offset(library: Path) -> int:
     """Where shim_entry is in the file, as addr2line counts."""
     done = subprocess.run(["nm", "-D", str(library)], capture_output=True, text=True, check=False)
@@ -64,6 +69,8 @@ def _fault(fault: re.Match[str], code: Code, shared_bytes: int, arguments: Seque
     number, last = int(fault[1]), fault[5]
     instruction, address, shared = (int(fault[i], 16) for i in (2, 3, 4))
     line = code.line(instruction + 1) or f"in or after {last}"
+    if number == signal.SIGPROF:
+        return f"{line}: the launch takes longer than the toolchain's limit_s: a loop without end?"
     if number in (signal.SIGSEGV, signal.SIGBUS):
         return f"{line}: touched memory it may not, {beside(address, shared, shared_bytes, arguments)}"
     return f"{line}: " + ("divided by zero" if number == signal.SIGFPE else CHECK)

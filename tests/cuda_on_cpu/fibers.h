@@ -63,11 +63,7 @@ class Stack {
         return top;
     }
 
-    bool holds(const void* address) const
-    {
-        auto byte = static_cast<const unsigned char*>(address);
-        return byte >= memory && byte < memory + BYTES;
-    }
+    const unsigned char* end() const { return memory + BYTES; }
 
   private:
     unsigned char* memory;

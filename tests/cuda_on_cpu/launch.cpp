@@ -43,18 +43,18 @@ std::vector<Room> tensors_of(int count, void* const* starts, const std::size_t* 
 // `starts`, `sizes` and `numbers` are the tensors among the arguments. Writes what went wrong to `said`, "" if nothing.
 extern "C" void shim_launch(void (*entry)(void**), const unsigned* grid, const unsigned* block, void** arguments,
                             int tensors, void* const* starts, const std::size_t* sizes, const int* numbers,
-                            std::size_t shared_bytes, std::int64_t order, char* said, std::size_t room)
+                            std::size_t shared_bytes, std::int64_t order, double limit_s, char* said, std::size_t room)
 {
     static std::atomic<std::uint32_t> serial{1};
     static thread_local Crew crew;
     std::uint64_t blocks = std::uint64_t{grid[0]} * grid[1] * grid[2];
     Shape shape{{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}};
     auto first_serial = serial.fetch_add(static_cast<std::uint32_t>(blocks));
-    Launch launch{entry, arguments, shape, shared_bytes, order, first_serial, first_serial,
+    Launch launch{entry, arguments, shape, image_of(reinterpret_cast<const void*>(entry)), shared_bytes, order, first_serial, first_serial,
                   tensors_of(tensors, starts, sizes, numbers)};
     std::string error;
     {
-        FaultsCaught caught;
+        FaultsCaught caught(limit_s);
         for (std::uint64_t step = 0; step < blocks && error.empty(); ++step)
             error = crew.run(launch, number_at(step, blocks, order));
     }

@@ -19,6 +19,7 @@ constexpr std::size_t MOST = 256 * 1024;  // more than any GPU gives a block
 struct Statics {
     const void* code;
     std::size_t module = 0, bytes = 0;
+    Image image{};
 };
 
 int find_statics(dl_phdr_info* library, std::size_t, void* into)
@@ -27,41 +28,48 @@ int find_statics(dl_phdr_info* library, std::size_t, void* into)
     auto code = reinterpret_cast<std::uintptr_t>(wanted->code);
     bool here = false;
     std::size_t bytes = 0;
+    std::uintptr_t first = library->dlpi_addr, last = first;
     for (int i = 0; i < library->dlpi_phnum; ++i) {
         const auto& part = library->dlpi_phdr[i];
         std::uintptr_t start = library->dlpi_addr + part.p_vaddr;
         here |= part.p_type == PT_LOAD && code >= start && code < start + part.p_memsz;
+        if (part.p_type == PT_LOAD)
+            last = start + part.p_memsz;  // they ascend
         if (part.p_type == PT_TLS)
             bytes = part.p_memsz;
     }
     if (here) {
         wanted->module = library->dlpi_tls_modid;
         wanted->bytes = bytes;
+        wanted->image = {reinterpret_cast<unsigned char*>(first), reinterpret_cast<unsigned char*>(last)};
     }
     return here;
 }
 
-Statics statics(const void* code_of_library)
+const Statics& statics(const void* code_of_library)
 {
-    Statics found{code_of_library};
-    dl_iterate_phdr(find_statics, &found);
-    return found;
+    thread_local Statics last{nullptr};
+    if (last.code != code_of_library) {
+        last = Statics{code_of_library};
+        dl_iterate_phdr(find_statics, &last);
+    }
+    return last;
 }
 
 }  // namespace
 
 StaticShared fresh_static_shared(const void* code_of_library)
 {
-    thread_local Statics last{nullptr};
-    if (last.code != code_of_library)
-        last = statics(code_of_library);
-    if (!last.bytes)
+    const Statics& of = statics(code_of_library);
+    if (!of.bytes)
         return {nullptr, 0};
-    std::size_t index[2] = {last.module, 0};
+    std::size_t index[2] = {of.module, 0};
     auto start = static_cast<unsigned char*>(__tls_get_addr(index));
-    std::memset(start, 0xff, last.bytes);
-    return {start, last.bytes};
+    std::memset(start, 0xff, of.bytes);
+    return {start, of.bytes};
 }
+
+Image image_of(const void* code_of_library) { return statics(code_of_library).image; }
 
 SharedMemory::SharedMemory()
 {

@@ -19,6 +19,7 @@ class Order {
     void reset(std::int64_t asked, int warps_of_block, std::uint64_t block)
     {
         kind = asked;
+        turns = false;
         warps = warps_of_block;
         state = static_cast<std::uint64_t>(asked) * 0x9e3779b97f4a7c15u + block * 0xd1342543de82ef95u + 1;
         for (int i = 0; i < WARP; ++i)

@@ -33,6 +33,9 @@ A100 = Gpu(sm=80, processors=108, shared_bytes=166912, cache_bytes=40 * 2**20)
 
 Order = str | int  # "ascending", "descending" or a seed
 ORDERS: Mapping[str, int] = {"ascending": -1, "descending": -2}
+NESTED = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*"  # brackets within brackets
+BOUNDS = r"__launch_bounds__\((" + NESTED + r")\)\s*(?:__global__\s+)?(?:void\s+)?{}\s*\("
+MOST_THREADS, MOST_STATIC_SHARED = 1024, 48 * 1024
 DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?unsigned\s+char\s+(\w+)\s*\[\s*\]\s*;")
 LETTERS: Mapping[type, str] = {ctypes.c_void_p: "p", ctypes.c_float: "f"}
 
@@ -44,14 +47,17 @@ class ShimError(SparsebenchError):
 class ShimToolchain:
     """What a face of a GPU kernel gets in the tests (kernel.CudaToolchain); `order` and `side` may be set at any time.
 
+    ahead     a folder laid out as kernels/: sources that are there replace those of the same path (mutation.py)
     asked     every (body, function, defines) that cuda() was called with, in their order
-    launched  grid, block and shared bytes of every bind(), by function name
+    limit_s   processor time after which a launch is taken for a loop without end
     """
 
     device = "cpu"
 
     def __init__(self, cache: Path, order: Order = "ascending", gpu: Gpu = H100, side: Side = "end") -> None:
         self.cache, self.order, self.gpu, self.side = cache, order, gpu, side
+        self.ahead: Path | None = None
+        self.limit_s = 60.0
         self.asked: list[tuple[Path, str, dict[str, Any]]] = []
         self._functions: dict[tuple[Path, str, str], ShimFunction] = {}
         self._outputs: dict[tuple[Any, ...], Any] = {}
@@ -97,17 +103,22 @@ class ShimFunction:
     runtime: ctypes.CDLL
     signature: str
     static_shared: int
+    most_threads: int
 
     @classmethod
     def built(cls, toolchain: ShimToolchain, body: Path, function: str, defines: Mapping[str, Any]) -> ShimFunction:
         """Compile (or find in the cache) and load."""
         base = ctypes.CDLL(str(runtime(toolchain.cache)), mode=ctypes.RTLD_GLOBAL)
-        path = body_library(toolchain.cache, f"{body.parent.name}-{function}", unit_of(body, function, defines))
+        text = unit_of(body, function, defines, toolchain.ahead)
+        path = body_library(toolchain.cache, f"{body.parent.name}-{function}", text)
         library = ctypes.CDLL(str(path))
         library.shim_signature.restype = ctypes.c_char_p
         base.shim_static_shared.restype = ctypes.c_size_t
-        static = base.shim_static_shared(library.shim_entry)
-        return cls(toolchain, function, Code(path, library, body.name), base, library.shim_signature().decode(), static)
+        signature, static = library.shim_signature().decode(), base.shim_static_shared(library.shim_entry)
+        if static > MOST_STATIC_SHARED:
+            raise ShimError(f"{function} has {static} bytes of static shared memory, CUDA allows {MOST_STATIC_SHARED}")
+        code, most = Code(path, library, body.name), library.shim_most_threads()
+        return cls(toolchain, function, code, base, signature, static, most)
 
     def bind(
         self, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared_bytes: int = 0
@@ -128,8 +139,10 @@ class ShimFunction:
     def _check(self, grid: tuple[int, ...], block: tuple[int, ...], shared_bytes: int) -> None:
         if not (1 <= grid[0] < 2**31 and 1 <= grid[1] <= 65535 and 1 <= grid[2] <= 65535):
             raise ShimError(f"{self.name}: grid {grid} is outside of 1..2147483647, 1..65535, 1..65535")
-        if min(block) < 1 or block[0] * block[1] * block[2] > 1024 or block[2] > 64:
+        if min(block) < 1 or block[0] * block[1] * block[2] > MOST_THREADS or block[2] > 64:
             raise ShimError(f"{self.name}: block {block} must have 1 to 1024 threads, 64 at most along z")
+        if block[0] * block[1] * block[2] > self.most_threads:
+            raise ShimError(f"{self.name}: block {block} is beyond its __launch_bounds__ of {self.most_threads}")
         most = self.toolchain.gpu.shared_bytes
         if not 0 <= shared_bytes <= most - self.static_shared:
             raise ShimError(
@@ -157,7 +170,7 @@ class ShimFunction:
             (ctypes.c_int * len(tensors))(*(i for i, _ in tensors)),
             ctypes.c_size_t(shared_bytes),
             ctypes.c_int64(ORDERS[order] if isinstance(order, str) else order),
-            *(said, ctypes.c_size_t(len(said))),
+            *(ctypes.c_double(self.toolchain.limit_s), said, ctypes.c_size_t(len(said))),
         )
         if said.value:
             raise ShimError(f"{self.name} {in_words(said.value.decode(), self.code, shared_bytes, arguments)}")
@@ -185,14 +198,22 @@ def as_argument(value: Any, what: str) -> Any:
     raise ShimError(f"{what} is a {type(value).__name__}; a tensor, an int or a float can be passed")
 
 
-def unit_of(body: Path, function: str, defines: Mapping[str, Any]) -> str:
+def unit_of(body: Path, function: str, defines: Mapping[str, Any], ahead: Path | None = None) -> str:
     """The translation unit of `function`: the shim's words, the macros, the body with all it includes, the way in."""
-    text = translation_unit(body, [HERE / "include", include_folder()])
+    folders = [HERE / "include", include_folder()]
+    if ahead is not None:
+        folders.insert(1, ahead / "include")
+        replaced = ahead / body.resolve().relative_to(include_folder().resolve().parent)
+        body = replaced if replaced.is_file() else body
+    text = translation_unit(body, folders)
     macros = "".join(f"#define {name} {value}\n" for name, value in defines.items())
-    text = DYNAMIC_SHARED.sub(r"unsigned char* const \1 = ::shim::dynamic_shared();", text)
+    # In parentheses and braces g++ takes it within a function only, as its address is a block's.
+    text = DYNAMIC_SHARED.sub(r"unsigned char* const \1 = ({ ::shim::dynamic_shared(); });", text)
     if re.search(r"extern\s+__shared__", text):
         raise ShimError(
             f"{body.name}: dynamic shared memory has one form here, inside the function: "
             "extern __shared__ __align__(16) unsigned char shared[];"
         )
-    return f'#include "cuda.h"\n{macros}{text}\nSHIM_EXPORT({function})\n'
+    bounds = re.search(BOUNDS.format(re.escape(function)), text)
+    most = bounds[1] if bounds else MOST_THREADS
+    return f'#include "cuda.h"\n{macros}{text}\nSHIM_EXPORT({function}, {most})\n'

@@ -45,6 +45,13 @@ std::string race(const char* doing, const char* did, const Access& past, const A
            hexadecimal(past.code);
 }
 
+// Ends the launch: no tensor, no shared memory and nothing else of this thread lies there.
+void stray(const Thread& thread, const void* address, const void* code)
+{
+    thread.block->error = fault(thread, SIGSEGV, static_cast<const unsigned char*>(code) - 1, address);
+    thread.block->give_way();
+}
+
 }  // namespace
 
 bool Room::note(const unsigned char* at, std::size_t size, bool writes, const Access& now, std::uint32_t first)
@@ -57,7 +64,7 @@ bool Room::note(const unsigned char* at, std::size_t size, bool writes, const Ac
     if (pairs.size() < (bytes + 1) / 2)
         pairs.resize((bytes + 1) / 2);
     for (Pair *pair = &pairs[offset / 2], *end = &pairs[0] + (offset + size + 1) / 2; pair < end; ++pair) {
-        if (!ordered(pair->write, now, first))
+        if (!ordered(pair->write, now, first) || (shared && !writes && pair->write.block != now.block))
             return false;
         bool after_reads = ordered(pair->reads, now, first);
         if (writes && !after_reads)
@@ -83,6 +90,8 @@ std::string Room::complaint(const unsigned char* at, std::size_t size, bool writ
     for (std::size_t i = offset / 2; i < (offset + size + 1) / 2; ++i) {
         if (!ordered(pairs[i].write, now, first))
             return race(writes ? "overwrites" : "reads", "wrote", pairs[i].write, now);
+        if (shared && !writes && pairs[i].write.block != now.block)
+            return "reads what nobody wrote";
         if (writes && !ordered(pairs[i].reads, now, first))
             return race("overwrites", "read", pairs[i].reads, now);
     }
@@ -95,8 +104,7 @@ void watch(const void* address, std::size_t size, bool writes, const void* code)
     if (!me)
         return;
     auto at = static_cast<const unsigned char*>(address);
-    if (at - static_cast<unsigned char*>(__builtin_frame_address(0)) < static_cast<std::ptrdiff_t>(Stack::BYTES) &&
-        at >= __builtin_frame_address(0))
+    if (at >= __builtin_frame_address(0) && at < me->stack_end)
         return;  // on the thread's own stack, the usual case
     Block& block = *me->block;
     for (Room* room : block.rooms) {
@@ -111,6 +119,17 @@ void watch(const void* address, std::size_t size, bool writes, const void* code)
                       (me->place.what ? text(me->place) : "its start") + " in " + room->name + ": " + wrong;
         block.give_way();
     }
+    if (!block.lends(at))
+        stray(*me, address, code);
+}
+
+void watch_atomic(const void* address, std::size_t size, const void* code)
+{
+    auto at = static_cast<const unsigned char*>(address);
+    for (const Room* room : current->block->rooms)
+        if (room->holds_all(at, size))
+            return;
+    stray(*current, address, code);
 }
 
 }  // namespace shim

@@ -4,8 +4,10 @@
 // answers these calls instead of the sanitizer's own library. Two accesses of different threads to one place, one of
 // them a write, are a race unless __syncthreads (or, within a warp, __syncwarp) lies between. Shuffles, ldmatrix and
 // mma order no memory. So a missing barrier is found in any order of threads, and no luck hides it. Atomics are exempt.
+// Shared memory that is read must have been written by the block.
 //
-// The same calls find what pages without access miss: the up to 15 bytes after a buffer's end.
+// The same calls find what pages without access miss: the up to 15 bytes after a buffer's end, and any address that is
+// in no tensor, not in shared memory and not on the thread's own stack.
 
 #pragma once
 
@@ -47,6 +49,11 @@ class Room {
     // Up to 15 bytes beyond the end are this room's too, so that a step over the end is not lost.
     bool holds(const unsigned char* at) const { return at >= start && at < start + (bytes + 15) / 16 * 16; }
 
+    bool holds_all(const unsigned char* at, std::size_t size) const
+    {
+        return at >= start && at + size <= start + bytes;
+    }
+
     void resize(const void* new_start, std::size_t new_bytes)
     {
         start = static_cast<const unsigned char*>(new_start);
@@ -71,5 +78,8 @@ class Room {
 
 // Of the running thread. Called by what the compiler puts before accesses, and by the runtime for what it copies.
 void watch(const void* at, std::size_t size, bool writes, const void* code);
+
+// An atomic is no race, but it must hit a tensor or shared memory.
+void watch_atomic(const void* at, std::size_t size, const void* code);
 
 }  // namespace shim

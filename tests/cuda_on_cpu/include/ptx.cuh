@@ -18,12 +18,16 @@ __device__ inline float float_of_f16(unsigned short bits)
     return sign ? -tiny : tiny;
 }
 
+namespace shim {
+
 // Shifts `bits` right by `by` (at most 31), to nearest even.
-__device__ inline unsigned shifted_to_even(unsigned bits, int by)
+static inline unsigned shifted_to_even(unsigned bits, int by)
 {
     unsigned kept = bits >> by, rest = bits & ((1u << by) - 1), half = 1u << (by - 1);
     return kept + (rest > half || (rest == half && (kept & 1)));
 }
+
+}  // namespace shim
 
 __device__ inline unsigned short f16_of_float(float value)
 {
@@ -33,11 +37,11 @@ __device__ inline unsigned short f16_of_float(float value)
     if (size >= 0x47800000u)
         return static_cast<unsigned short>(sign | 0x7c00u);  // 2**16 and above, infinity
     if (size >= 0x38800000u)  // 2**-14: normal; rounding may carry into the exponent, up to infinity
-        return static_cast<unsigned short>(sign | shifted_to_even(size - 0x38000000u, 13));
+        return static_cast<unsigned short>(sign | shim::shifted_to_even(size - 0x38000000u, 13));
     if (size < 0x33000000u)  // below half of the least subnormal
         return static_cast<unsigned short>(sign);
     int by = 126 - static_cast<int>(size >> 23);
-    return static_cast<unsigned short>(sign | shifted_to_even((size & 0x7fffffu) | 0x800000u, by));
+    return static_cast<unsigned short>(sign | shim::shifted_to_even((size & 0x7fffffu) | 0x800000u, by));
 }
 
 __device__ inline float float_of_bf16(unsigned short bits) { return __uint_as_float(static_cast<unsigned>(bits) << 16); }
@@ -47,14 +51,14 @@ __device__ inline unsigned short bf16_of_float(float value)
     unsigned bits = __float_as_uint(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u)
         return 0x7fff;
-    return static_cast<unsigned short>(shifted_to_even(bits, 16));
+    return static_cast<unsigned short>(shim::shifted_to_even(bits, 16));
 }
 
 __device__ inline unsigned tf32_of_float(float value)
 {
     unsigned bits = __float_as_uint(value);
     if ((bits & 0x7f800000u) == 0x7f800000u)
-        return bits;
+        return bits & 0x7fffffu ? 0x7fffffffu : bits;  // a NaN of low bits alone would be read as infinity
     return (bits + 0x1000u) & 0xffffe000u;  // to nearest, ties away from zero
 }
 
