@@ -1,15 +1,14 @@
-"""What all C faces share: pointers bound once, the buffer for Y, and a convolution as im2col and the family's product.
+"""What all C faces share: one column goes to the format's own body, more to _product.c, a convolution to _planes.c.
 
-The convention for a C body is one function
+The convention for a C body of one column is one function
 
-    void NAME_f32(<arguments of the format>, int64_t n, const float* x, float* y)
+    void NAME_vector_f32(<arguments of the format>, const float* x, float* y)
 
-with x [k, n] and y [m, n] contiguous and row-major, every entry of y written. Its arguments are ctypes objects made
-once, since a call at n = 1 takes a few microseconds and converting nine Python values would take one of them.
+with x [k] and y [m], every entry of y written. Its arguments are ctypes objects made once, since a call takes a few
+microseconds and converting nine Python values would take one of them.
 
-A convolution is computed image by image: im2col into one buffer [k, oh * ow], then the product straight into
-y[image] = [m, oh * ow], so Y is [batch, m, oh, ow]. The timed call includes im2col; a 1x1 convolution of stride 1
-without padding has nothing to rearrange and skips it.
+A convolution reads padded planes (_planes.py); the timed call includes the copy into them. A 1x1 convolution of stride
+1 without padding is a product of W with each image as it is.
 """
 
 from __future__ import annotations
@@ -26,8 +25,11 @@ from sparsebench.case import ITEM_BYTES, Case, Conv
 from sparsebench.errors import SparsebenchError
 from sparsebench.kernel import Launch, Limit, Toolchain, least_moved_bytes
 
-SHARED = ("../_product.py", "../_im2col.c", "../include/vector.h")  # for Kernel.sources
-IM2COL = Path(__file__).with_name("_im2col.c")
+from ._planes import PLANES_SOURCES, Geometry, convolution
+from ._row_groups import row_groups
+from ._strips import STRIPS, Lists, bound, height_of
+
+SHARED = ("../_product.py", "../include/vector.h", *STRIPS, *PLANES_SOURCES)  # for Kernel.sources
 
 ONE_GROUP = Limit(
     lambda case: case.conv is None or case.conv.groups == 1,
@@ -54,21 +56,27 @@ def integers(*values: int) -> tuple[ctypes.c_int64, ...]:
     return tuple(ctypes.c_int64(value) for value in values)
 
 
-def c_product(body: Path, function: str, arguments: Callable[[Any], Sequence[Argument]]) -> Callable[..., Launch]:
-    """The `prepare` of a kernel whose body is the C function `function` in `body`.
+def c_product(
+    body: Path, function: str, arguments: Callable[[Any], Sequence[Argument]], lists: Callable[[Any], Lists]
+) -> Callable[..., Launch]:
+    """The `prepare` of a kernel whose body for one column is the C function `function` in `body`.
 
-    `arguments` turns the packed matrix into the C arguments before n, x and y.
+    arguments  turns the packed matrix into the C arguments before x and y
+    lists      turns it into the lists that _product.c takes for more columns
     """
 
     def prepare(case: Case, packed: Any, x: np.ndarray, toolchain: Toolchain) -> Launch:
-        product = _void(toolchain.c(body), function)
-        bound = partial(product, *arguments(packed))
-        ran = "1 thread" if toolchain.threads > 1 else ""
-        if case.conv is None:
-            y = toolchain.output((case.m, case.n))
-            return Launch(_returning(y, [partial(bound, *integers(case.n), pointer(x), pointer(y))]), y, ran)
-        y = toolchain.output((case.conv.batch, case.m, case.conv.oh, case.conv.ow))
-        return Launch(_returning(y, _image_calls(bound, case.conv, x, y, toolchain)), y, ran)
+        def product(n: int, x: np.ndarray, y: np.ndarray) -> tuple[Call, dict[str, Any]]:
+            if n > 1:
+                return bound(lists(packed), n, pointer(x), pointer(y), toolchain)
+            return partial(_void(toolchain.c(body), function), *arguments(packed), pointer(x), pointer(y)), {}
+
+        if case.conv is not None:
+            return _convolution(product, packed, case, x, toolchain)
+        y = toolchain.output((case.m, case.n))
+        call, facts = product(case.n, x, y)
+        ran = "1 thread" if toolchain.threads > 1 and case.n == 1 else ""
+        return Launch(_returning(y, [call]), y, ran, facts=facts)
 
     return prepare
 
@@ -98,21 +106,16 @@ def _returning(y: np.ndarray, calls: Sequence[Call]) -> Callable[[], np.ndarray]
     return run_all
 
 
-def _image_calls(
-    product: Callable[..., Any], conv: Conv, x: np.ndarray, y: np.ndarray, toolchain: Toolchain
-) -> list[Call]:
-    """The calls that turn x [batch, c, h, w] into y [batch, m, oh, ow], in order."""
-    (n,) = integers(conv.oh * conv.ow)
+def _convolution(product: Any, packed: Any, case: Case, x: np.ndarray, toolchain: Toolchain) -> Launch:
+    """x [batch, c, h, w] to y [batch, m, oh, ow]: image by image where each is a product already, else from planes."""
+    conv = case.conv
+    assert conv is not None
+    y = toolchain.output((conv.batch, case.m, conv.oh, conv.ow))
     if is_plain(conv):
-        return [partial(product, n, pointer(image), pointer(plane)) for image, plane in zip(x, y, strict=True)]
-    # Shared by all launches as Y is: what rotates is W alone. Two axes, so it is never Y's own buffer, which has four.
-    columns = pointer(toolchain.output((conv.c * conv.kh * conv.kw, conv.oh * conv.ow)))
-    shape = integers(conv.c, conv.h, conv.w, conv.kh, conv.kw, conv.stride, conv.padding, conv.oh, conv.ow)
-    im2col = partial(_void(toolchain.c(IM2COL), "im2col_f32"), *shape)
-    calls: list[Call] = []
-    for image, plane in zip(x, y, strict=True):
-        calls += [partial(im2col, pointer(image), columns), partial(product, n, columns, pointer(plane))]
-    return calls
+        pairs = [product(conv.oh * conv.ow, image, plane) for image, plane in zip(x, y, strict=True)]
+        return Launch(_returning(y, [call for call, _ in pairs]), y, "a product an image", facts=pairs[0][1])
+    call, facts = convolution(row_groups(packed, height_of(packed)), conv, pointer(x), pointer(y), toolchain)
+    return Launch(_returning(y, [call]), y, "direct, from padded planes", facts=facts)
 
 
 def is_plain(conv: Conv) -> bool:
@@ -121,6 +124,8 @@ def is_plain(conv: Conv) -> bool:
 
 
 def moved_bytes(case: Case, packed: Any) -> int:
-    """Bytes a C body moves at least: W, X and Y once, and im2col's columns written and read."""
-    columns = 0 if case.conv is None or is_plain(case.conv) else 2 * ITEM_BYTES[case.dtype] * case.k * case.n
-    return least_moved_bytes(case, packed) + columns
+    """Bytes a C body moves at least: W, X and Y once, and a convolution's planes written and read."""
+    if case.conv is None or is_plain(case.conv):
+        return least_moved_bytes(case, packed)
+    geometry = Geometry(case.conv)
+    return least_moved_bytes(case, packed) + 2 * ITEM_BYTES[case.dtype] * case.conv.c * geometry.positions

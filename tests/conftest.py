@@ -11,7 +11,8 @@ import pytest
 from cuda_on_cpu.toolchain import ShimToolchain
 from hypothesis import settings
 from kernel_cases import OWN, strict_compiler
-from sparsebench.kernels._product import IM2COL
+from sparsebench.kernels._planes import PLANES
+from sparsebench.kernels._strips import PRODUCT
 
 from sparsebench.lab.build import CpuToolchain, missing_need
 
@@ -27,7 +28,7 @@ def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
     if missing_need("cc") is None:
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
             patch.setenv("CC", strict_compiler())
-            list(pool.map(shared.c, [IM2COL, *{Path(kernel.home.parent, kernel.body) for kernel in OWN}]))
+            list(pool.map(shared.c, [PRODUCT, PLANES, *{Path(kernel.home.parent, kernel.body) for kernel in OWN}]))
     return shared
 
 

@@ -1,6 +1,6 @@
 """Run all own C bodies on arrays that end (or start) at a page without access: one byte too far kills this process.
 
-    python tests/guarded.py end|start CACHE_FOLDER [PLANTED_FAULT]
+    python tests/guarded.py end|start|heap CACHE_FOLDER [PLANTED_FAULT]
 
 Prints each kernel and problem before it runs, so the last line names the culprit.
 """
@@ -17,17 +17,25 @@ from typing import Any
 
 import numpy as np
 from kernel_cases import CONVOLUTIONS, OWN, convolution_for, in_layout, problems_for, question_for
+from sparsebench.kernels import _strips
 
 from sparsebench import Case, Kernel
+from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
 
 PAGE = mmap.PAGESIZE
 KEPT: list[mmap.mmap] = []  # a map must outlive the arrays in it
+UNOPTIMISED = (*build.FLAGS, "-O0")  # under the sanitizers, where optimising takes minutes
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def guarded(array: np.ndarray, side: str) -> np.ndarray:
-    """A copy of `array` whose first or last byte touches a page that may be neither read nor written."""
+    """A copy of `array` whose first or last byte touches a page that may be neither read nor written.
+
+    With side "heap" it is a plain copy, whose ends the address sanitizer knows.
+    """
+    if side == "heap":
+        return np.array(array)
     pages = -(-max(array.nbytes, 1) // PAGE) + 1
     memory = mmap.mmap(-1, pages * PAGE)
     KEPT.append(memory)
@@ -74,6 +82,7 @@ def run(kernel: Kernel, case: Case, label: str, toolchain: GuardedToolchain) -> 
 
 
 def run_all(toolchain: GuardedToolchain) -> None:
+    _strips.placed = lambda array, dtype=None: guarded(np.ascontiguousarray(array, dtype), toolchain.side)
     for kernel in OWN:
         for problem in problems_for(kernel):
             for n in problem.columns:
@@ -101,6 +110,8 @@ def run_fault(name: str, toolchain: GuardedToolchain, folder: Path) -> None:
 
 def main(side: str, cache: str, fault: str | None = None) -> None:
     GuardedToolchain.side = side
+    if side == "heap":
+        build.FLAGS = UNOPTIMISED
     toolchain = GuardedToolchain(cache=Path(cache))
     if fault:
         run_fault(fault, toolchain, Path(cache))

@@ -32,7 +32,7 @@ CONVOLUTIONS = (
     Conv(c=3, h=5, w=7, kh=3, kw=3, stride=1, padding=1, batch=2),
     Conv(c=4, h=9, w=8, kh=3, kw=2, stride=2, padding=1, batch=2),
     Conv(c=2, h=4, w=3, kh=1, kw=3, stride=3, padding=2, batch=1),  # hangs over both edges
-    Conv(c=8, h=6, w=5, kh=1, kw=1, batch=2),  # no im2col
+    Conv(c=8, h=6, w=5, kh=1, kw=1, batch=2),  # a product as it is
     Conv(c=1, h=3, w=3, kh=3, kw=3, batch=1),  # one output pixel
 )
 

@@ -133,7 +133,7 @@ def test_a_library_that_will_not_load_is_built_elsewhere(body, cache, compilatio
     cache.mkdir()
     text = cache / "text"
     text.write_text("not a library")
-    name = f"source-body-{build._key(body, command)}"
+    name = f"source-body-{build._key(body, command, build.FLAGS)}"
     text.rename(cache / f"{name}-{build._content_hash(text)}.so")
     assert answer_of(body, cache) == 42
     assert len(compilations) == 1
@@ -258,13 +258,26 @@ def test_without_proc_the_platform_stands_in(monkeypatch):
 # ------------------------------------------------------------------------------------------------ include/vector.h
 
 VECTOR_TEST = """
-#include "vector.h"
+#include "strips.h"
 void copy(int count, const float* from, float* to) { store_some(to, load_some(from, count), count); }
 int lanes(void) { return LANES; }
-#define SEEN(vectors, last, n0) for (int64_t i = 0; i < (vectors - 1) * LANES + last; ++i) seen[n0 + i] += 1
-void one(int64_t n, int* seen) { FOR_COLUMNS(1, n, SEEN); }
-void two(int64_t n, int* seen) { FOR_COLUMNS(2, n, SEEN); }
-void four(int64_t n, int* seen) { FOR_COLUMNS(4, n, SEEN); }
+int64_t strips(int64_t n, int64_t widest, int64_t* first, int64_t* columns)
+{
+    float x[1];
+    Product p = {.n = n, .widest = widest, .x = x, .y = x};
+    for (int64_t s = 0; s < strips_of(&p); ++s) {
+        Strip strip = strip_of(&p, s);
+        first[s] = strip.x - x;
+        columns[s] = (strip.vectors - 1) * LANES + strip.last;
+        if (strip.vectors > widest || strip.y - x != first[s]) return -1;
+    }
+    return strips_of(&p);
+}
+void packed(int64_t k, int64_t n, const float* x, float* slab)
+{
+    Product p = {.n = n, .widest = WIDEST, .x = x};
+    pack(strip_of(&p, 0), 0, k, slab);
+}
 """
 
 
@@ -288,11 +301,28 @@ def test_vectors_of_every_width(body, cache):
 
 
 @pytest.mark.usefixtures("isa")
-def test_column_tiles_cover_every_column_once(body, cache):
+def test_strips_cover_every_column_once(body, cache):
     body.write_text(VECTOR_TEST)
     library = CpuToolchain(cache=cache).c(body)
-    for run in (library.one, library.two, library.four):
+    first, columns = (np.zeros(200, np.int64) for _ in range(2))
+    for widest in (1, 2, 3, 4):
         for n in (*range(1, 70), 127, 128, 129, 200):
-            seen = np.zeros(n, np.int32)
-            run(ctypes.c_int64(n), ctypes.c_void_p(seen.ctypes.data))
-            assert (seen == 1).all()
+            pointers = [ctypes.c_void_p(array.ctypes.data) for array in (first, columns)]
+            strips = library.strips(ctypes.c_int64(n), ctypes.c_int64(widest), *pointers)
+            assert first[0] == 0
+            assert (np.cumsum(columns[:strips]) == [*first[1:strips], n]).all()
+            assert np.ptp(-(-columns[:strips] // library.lanes())) <= 1
+
+
+@pytest.mark.usefixtures("isa")
+def test_a_slab_is_whole_vectors_with_zeros_at_the_end(body, cache):
+    body.write_text(VECTOR_TEST)
+    library = CpuToolchain(cache=cache).c(body)
+    lanes = library.lanes()
+    for n in (1, lanes - 1, lanes, 2 * lanes + 3, 4 * lanes):
+        x = np.arange(1, 5 * n + 1, dtype=np.float32).reshape(5, n)
+        slab = np.full((5, -(-n // lanes) * lanes), -1, np.float32)
+        sizes = (ctypes.c_int64(5), ctypes.c_int64(n))
+        library.packed(*sizes, *(ctypes.c_void_p(array.ctypes.data) for array in (x, slab)))
+        assert (slab[:, :n] == x).all()
+        assert (slab[:, n:] == 0).all()

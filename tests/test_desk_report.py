@@ -13,6 +13,7 @@ from sparsebench.case import Case, Source
 from sparsebench.desk.canvas import plain, png
 from sparsebench.desk.fit import fit
 from sparsebench.desk.frame import frame
+from sparsebench.desk.pages import reached
 from sparsebench.desk.plots import PLOTS, draw_all
 from sparsebench.desk.report import write_report
 from sparsebench.errors import StoreError
@@ -51,6 +52,16 @@ def out(results, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     assert write_report(results, out) == out / "report.html"
     return out
+
+
+def test_each_kernel_stands_beside_the_measured_peaks():
+    record = usual_world().record(Case(m=64, k=64, n=8, pattern="unstructured", sparsity=0.5), "csr.c")
+    time_s = record.median_s()
+    rates = {"fma_flops_per_s": {"float32": 4 * record.useful_flops / time_s}, "stream_bytes_per_s": 1e12}
+    table = reached(frame([record]), rates)
+    assert [row[:5] for row in table.rows] == [("csr.c", "float32", "8", "1", "25 %")]
+    assert [row[6] for row in reached(frame([record]), {**rates, "stream_bytes_per_s": None}).rows] == ["-"]
+    assert reached(frame([record]), {}).rows == ()
 
 
 class Page(HTMLParser):

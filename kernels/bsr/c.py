@@ -1,4 +1,4 @@
-"""bsr.c: up to 4 rows of a block x 64 columns in registers, own C."""
+"""bsr.c: up to 8 rows of a block x 64 columns in registers, own C."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from sparsebench.formats import Bsr
 from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._row_groups import row_groups
+from .._strips import Lists, height_of
 
-HEADERS = tuple(f"../include/{name}.h" for name in ("tile", "four", "block_rows", "block_dots"))
+HEADERS = tuple(f"../include/{name}.h" for name in ("four", "blocks", "block_dots"))
 
 
 def arguments(packed: Bsr) -> tuple[Argument, ...]:
-    """What bsr_f32 takes before n, x and y."""
+    """What bsr_vector_f32 takes before x and y."""
     arrays = (packed.block_offsets, packed.block_columns, packed.values)
     return *integers(packed.shape[0], *packed.block), *map(pointer, arrays)
+
+
+def lists(packed: Bsr) -> Lists:
+    """Block rows, 8, 4 or 2 rows of them together."""
+    return Lists(packed.shape, groups=row_groups(packed, height_of(packed)))
 
 
 KERNELS = [
     Kernel(
         name="bsr.c",
         format=Bsr,
-        prepare=c_product(Path(__file__).with_name("spmm.c"), "bsr_f32", arguments),
-        about="any block; up to 4 of its rows x 64 columns held in registers, so that they share each load of X",
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "bsr_vector_f32", arguments, lists),
+        about="any block; up to 8 of its rows x 64 columns held in registers, so that they share each load of X",
         source="own",
         moved_bytes=moved_bytes,
         ops=("gemm", "conv2d"),
         needs=("cc",),
-        body="spmm.c",
+        body="spmv.c",
         sources=(*SHARED, *HEADERS),
         limits=(ONE_GROUP,),
     )

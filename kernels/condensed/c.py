@@ -1,33 +1,44 @@
-"""condensed.c: one row x 64 columns in registers, 16- or 32-bit columns, own C."""
+"""condensed.c: blocks of X from the first-level cache, a live row x 64 columns in registers. Own C."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from sparsebench.formats import Condensed
 from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._strips import Lists, Single
 
 
 def arguments(packed: Condensed) -> tuple[Argument, ...]:
-    """What condensed_f32 takes before n, x and y."""
+    """What condensed_vector_f32 takes before x and y."""
     sizes = (packed.shape[0], *packed.values.shape, packed.columns.itemsize)
     return *integers(*sizes), *map(pointer, (packed.rows, packed.columns, packed.values))
+
+
+def lists(packed: Condensed) -> Lists:
+    """All live rows alone."""
+    row, fan_in = np.repeat(packed.rows, packed.fan_in), packed.fan_in
+    return Lists(
+        packed.shape, single=Single(row, packed.columns[:, :fan_in].ravel(), packed.values[:, :fan_in].ravel())
+    )
 
 
 KERNELS = [
     Kernel(
         name="condensed.c",
         format=Condensed,
-        prepare=c_product(Path(__file__).with_name("spmm.c"), "condensed_f32", arguments),
-        about="one live row x 64 columns held in registers; at n = 1 sixteen nonzeros in flight",
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "condensed_vector_f32", arguments, lists),
+        about="as csr.c, live rows alone; at n = 1 sixteen nonzeros in flight",
         source="own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1)",
         moved_bytes=moved_bytes,
         ops=("gemm", "conv2d"),
         needs=("cc",),
-        body="spmm.c",
-        sources=(*SHARED, "../include/tile.h", "../include/four.h"),
+        body="spmv.c",
+        sources=(*SHARED, "../include/four.h"),
         limits=(ONE_GROUP,),
     )
 ]

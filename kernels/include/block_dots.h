@@ -2,7 +2,7 @@
 #ifndef SPARSEBENCH_BLOCK_DOTS_H
 #define SPARSEBENCH_BLOCK_DOTS_H
 
-#include "block_rows.h"
+#include "blocks.h"
 #include "four.h"
 
 // Blocks a multiple of four wide: lanes are columns.

@@ -5,11 +5,6 @@
 //   load, store    any address, no alignment asked
 //   *_some         the first `count` floats alone (1 <= count <= LANES): nothing beyond them is read or written
 //   pick           one float at an index, for products with n = 1
-//   FOR_COLUMNS    cuts the n columns of X and Y into register tiles, ragged ends included
-//
-// A tile of `rows` x `vectors` accumulators has to fit in the register file beside `vectors` loads of X, or the compiler
-// spills every step: VECTORS_FOR(rows) is the widest that does. 4 rows x 4 vectors with AVX-512 reached 85 % of a core's
-// peak at n = 256, 1 row x 4 vectors 32 % (measured, Zen 5, 2048x512 at sparsity 0.9): there each X load feeds one FMA.
 #ifndef SPARSEBENCH_VECTOR_H
 #define SPARSEBENCH_VECTOR_H
 
@@ -91,6 +86,16 @@ INLINE void store_some(float* to, vec value, int count)
 
 #endif
 
+// Lanes [first, first + count) of `value` to the same places behind `to`; nothing else is written.
+INLINE void store_between(float* to, vec value, int first, int count)
+{
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, (__mmask16)(((1u << count) - 1) << first), (__m512)value);
+#else
+    for (int lane = first; lane < first + count; ++lane) to[lane] = value[lane];
+#endif
+}
+
 // from[index] as a load of its own. Left alone, a compiler makes gather instructions of several, and a CSR matrix-vector
 // product then takes 1.3 to 3.5 times as long (measured, Cascade Lake, three DLMC layers).
 INLINE float pick(const float* from, int64_t index)
@@ -99,32 +104,7 @@ INLINE float pick(const float* from, int64_t index)
     return from[index];
 }
 
-// Lanes of vector v in a tile of `vectors` whose last one holds `last` columns.
-INLINE int lanes_of(int v, int vectors, int last) { return v == vectors - 1 ? last : LANES; }
-
-// Vectors a tile of 1, 2, 4 or 8 rows may be wide: 32 registers with AVX-512 and on 64-bit ARM, 16 elsewhere.
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define VECTORS_FOR(rows) ((rows) <= 4 ? 4 : 2)
-#else
-#define VECTORS_FOR(rows) ((rows) <= 2 ? 4 : (rows) <= 4 ? 2 : 1)
-#endif
-
-// FOR_COLUMNS(WIDEST, n, TILE) runs TILE(vectors, last, n0) over all columns 0 <= n0 < n.
-//
-// `vectors` is a literal 1..WIDEST (WIDEST: 1, 2 or 4), so that a tile's loops unroll and its accumulators live in
-// registers; the tile covers (vectors - 1) * LANES + last columns from n0 on. `last` is the literal LANES in whole
-// tiles, where load_some and store_some turn into plain moves, and 1..LANES in the ragged one.
-#define FOR_COLUMNS(WIDEST, n, TILE)                                                                                   \
-    do {                                                                                                               \
-        int64_t n0_ = 0;                                                                                               \
-        for (; n0_ + (WIDEST) * LANES <= (n); n0_ += (WIDEST) * LANES) TILE(WIDEST, LANES, n0_);                       \
-        int rest_ = (int)((n)-n0_);                                                                                    \
-        if (rest_ == 0) break;                                                                                         \
-        int vectors_ = (rest_ + LANES - 1) / LANES, last_ = rest_ - (vectors_ - 1) * LANES;                            \
-        if (vectors_ == 1) TILE(1, last_, n0_);                                                                        \
-        if ((WIDEST) >= 2 && vectors_ == 2) TILE(((WIDEST) >= 2 ? 2 : 1), last_, n0_);                                 \
-        if ((WIDEST) >= 4 && vectors_ == 3) TILE(((WIDEST) >= 4 ? 3 : 1), last_, n0_);                                 \
-        if ((WIDEST) >= 4 && vectors_ == 4) TILE(((WIDEST) >= 4 ? 4 : 1), last_, n0_);                                 \
-    } while (0)
+// Bring the cache line of `from` into the first-level cache; any address, nothing is read.
+INLINE void prefetch(const float* from) { __builtin_prefetch(from, 0, 3); }
 
 #endif

@@ -1,4 +1,4 @@
-"""rbgp4.c: rows that share an index list x 64 columns in registers; indices from the base graphs alone. Own C."""
+"""rbgp4.c: rows that share a list of columns x 64 columns in registers. Own C."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from sparsebench.formats import Rbgp4
 from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._row_groups import row_groups
+from .._strips import Lists, height_of
 
 
 def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
@@ -22,25 +24,30 @@ def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
 
 
 def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
-    """What rbgp4_f32 takes before n, x and y."""
+    """What rbgp4_vector_f32 takes before x and y."""
     (bh, bw), (_, tk) = packed.block, packed.tile
     inner = spelled_out(packed.inner, bw)
     sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk)
     return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
 
 
+def lists(packed: Rbgp4) -> Lists:
+    """Rows that share a list, 8 or 4 together; lists are spelled out, two bytes for 4 or 8 nonzeros."""
+    return Lists(packed.shape, groups=row_groups(packed, height_of(packed)))
+
+
 KERNELS = [
     Kernel(
         name="rbgp4.c",
         format=Rbgp4,
-        prepare=c_product(Path(__file__).with_name("spmm.c"), "rbgp4_f32", arguments),
-        about="4 rows that share a list of columns x 64 columns in registers; no index per nonzero is read",
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector_f32", arguments, lists),
+        about="4 or 8 rows that share a list of columns x 64 columns in registers; at n = 1 no list is read",
         source="own; the structure is RBGP4's (arXiv 2006.13486)",
         moved_bytes=moved_bytes,
         ops=("gemm", "conv2d"),
         needs=("cc",),
-        body="spmm.c",
-        sources=(*SHARED, "../include/tile.h", "../include/four.h"),
+        body="spmv.c",
+        sources=(*SHARED, "../include/four.h"),
         limits=(ONE_GROUP,),
     )
 ]

@@ -59,7 +59,7 @@ def page(
         verdict=verdict_of(table),
         needs=tuple(skipped_needs(table)),
         pictures=tuple(pictures),
-        evidence=tuple(found for found in _evidence(table) if found.rows),
+        evidence=tuple(found for found in (*_evidence(table), reached(table, peaks)) if found.rows),
         models=(errors_table(fitted),),
         happened=(_outcomes(table), _reasons(table)),
         facts=(machine_facts(machine, known, peaks), made_with(records)),
@@ -109,6 +109,56 @@ def _arms(text: str, rows: pd.DataFrame) -> Table:
         ),
         tuple(_tone(row.low, row.high) for row in rows_of(ranked)),
     )  # fmt: skip
+
+
+def reached(table: pd.DataFrame, peaks: dict[str, object]) -> Table:
+    """What share of the machine's measured peaks each kernel reached, over all its problems; no rows without peaks."""
+    timed = table[(table.outcome == "ok") & table.time_s.notna() & (table.nnz > 0)]
+    shares = timed.assign(
+        of_flops=[_share(row.useful_gflop_per_s * 1e9, _flops_peak(peaks, row.dtype)) for row in rows_of(timed)],
+        of_bytes=[_share(row.moved_bytes / row.time_s, _bytes_peak(peaks)) for row in rows_of(timed)],
+    )
+    shares = shares[shares.of_flops.notna() | shares.of_bytes.notna()]
+    return Table(
+        "How near each kernel comes to the machine",
+        "Useful multiply-adds over the measured peak, and the bytes that must move over the measured bandwidth of main "
+        "memory (more than 100 % where the caches held them): median and most over all problems.",
+        ("kernel", "dtype", "n", "problems", "of the FLOP peak", "most", "of the bandwidth", "most"),
+        tuple(
+            (
+                str(kernel),
+                str(dtype),
+                str(n),
+                str(len(rows)),
+                *_median_and_most(rows.of_flops),
+                *_median_and_most(rows.of_bytes),
+            )
+            for (kernel, dtype, n), rows in shares.groupby(["kernel", "dtype", "n"], sort=True)
+        ),
+    )
+
+
+def _share(value: float, peak: float | None) -> float:
+    return value / peak if peak else float("nan")
+
+
+def _flops_peak(peaks: dict[str, object], dtype: str) -> float | None:
+    """FLOP/s of this dtype: the library's on tensor cores, or multiply-adds; None where neither was measured."""
+    found = (peaks.get(name) for name in ("tensor_flops_per_s", "fma_flops_per_s"))
+    rates = [rates[dtype] for rates in found if isinstance(rates, dict) and dtype in rates]
+    return float(max(rates)) if rates else None
+
+
+def _bytes_peak(peaks: dict[str, object]) -> float | None:
+    rates = [peaks[name] for name in ("stream_bytes_per_s", "read_bytes_per_s") if name in peaks]
+    return max((float(rate) for rate in rates if isinstance(rate, int | float)), default=None)
+
+
+def _median_and_most(shares: pd.Series) -> tuple[str, str]:
+    known = shares.dropna().astype(float)
+    if known.empty:
+        return "-", "-"
+    return units.percent(round(float(known.median()), 2)), units.percent(round(float(known.max()), 2))
 
 
 def _break_evens(text: str, rows: pd.DataFrame) -> Table:

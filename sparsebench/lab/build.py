@@ -36,6 +36,7 @@ INSTALL_COMPILER = "install gcc (Debian/Ubuntu: apt install gcc; macOS: xcode-se
 NATIVE = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
 # The contraction to FMA is off in -std=c11 unless asked for; errno keeps sqrtf and its like from being one instruction.
 FLAGS = ("-O3", NATIVE, "-std=c11", "-shared", "-fPIC", "-fno-math-errno", "-ffp-contract=fast")
+THREADED = ("-fopenmp",)  # where more than one thread is asked for: the library then needs an OpenMP runtime
 SHOWN_LINES = 12  # of the compiler's complaint
 CPUINFO = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # lines of /proc/cpuinfo on x86 and ARM
 
@@ -64,15 +65,16 @@ class CpuToolchain:
 
     def _load(self, body: Path) -> ctypes.CDLL:
         command = compiler()
-        name = f"{body.parent.name}-{body.stem}-{_key(body, command)}"
+        flags = (*FLAGS, *(THREADED if self.threads > 1 else ()))
+        name = f"{body.parent.name}-{body.stem}-{_key(body, command, flags)}"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
             kept = next(_intact(self.cache, name), None)
-            return ctypes.CDLL(str(kept or _compiled(body, command, self.cache, name)))
+            return ctypes.CDLL(str(kept or _compiled(body, command, flags, self.cache, name)))
         except OSError:
             # The cache cannot be written, or nothing in it loads (a noexec mount). A loaded library outlives its file.
             with tempfile.TemporaryDirectory(prefix="sparsebench-") as folder:
-                return ctypes.CDLL(str(_compiled(body, command, Path(folder), name)))
+                return ctypes.CDLL(str(_compiled(body, command, flags, Path(folder), name)))
 
 
 def compiler() -> tuple[str, ...]:
@@ -135,10 +137,10 @@ def cpu_features() -> str:
     return "\n".join(dict.fromkeys(about)) or platform.machine()
 
 
-def _key(body: Path, command: Sequence[str]) -> str:
+def _key(body: Path, command: Sequence[str], flags: Sequence[str]) -> str:
     """Hash of all that decides the machine code of `body`: 24 hex digits."""
     headers = sorted([*include_folder().glob("*.h"), *body.parent.glob("*.h")])
-    about = [*command, _version(tuple(command)), *FLAGS, cpu_features()]
+    about = [*command, _version(tuple(command)), *flags, cpu_features()]
     parts = [repr(about).encode(), *(path.read_bytes() for path in (body, *headers))]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:24]
 
@@ -152,12 +154,12 @@ def _intact(folder: Path, name: str) -> Iterator[Path]:
     return (path for path in sorted(folder.glob(f"{name}-*.so")) if path.stem == f"{name}-{_content_hash(path)}")
 
 
-def _compiled(body: Path, command: Sequence[str], folder: Path, name: str) -> Path:
+def _compiled(body: Path, command: Sequence[str], flags: Sequence[str], folder: Path, name: str) -> Path:
     """Compile `body` into `folder`; SparsebenchError when the compiler refuses it."""
     handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".tmp", dir=folder)
     os.close(handle)
     try:
-        asked = [*command, *FLAGS, "-I", str(include_folder()), str(body), "-o", temporary, "-lm"]
+        asked = [*command, *flags, "-I", str(include_folder()), str(body), "-o", temporary, "-lm"]
         done = subprocess.run(asked, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             said = "\n".join(done.stderr.strip().splitlines()[:SHOWN_LINES])

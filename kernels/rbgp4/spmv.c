@@ -1,25 +1,22 @@
-// rbgp4.c: Y[m, n] = W[m, k] @ X[k, n], W the product of two small graphs: no nonzero has an index of its own.
+// rbgp4.c at n = 1: y[m] = W[m, k] @ x[k], W the product of two small graphs: no nonzero has an index of its own.
+// Products with more columns go to ../_product.c.
 //
 //   outer    int32 [u_o, d_o]         0 <= outer < k / tk, tile columns next to each tile row
 //   inner    int32 [u_i, f]           0 <= inner < tk, columns of a tile that each inner row keeps: the inner graph,
 //                                     its blocks spelled out; f = d_i * bw
 //   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
-//   x        float [k, n]             row-major
-//   y        float [u_o * tm, n]      row-major, every entry written
+//   x        float [k]
+//   y        float [u_o * tm]         every entry written
 //
 // Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i], so row_repeat * bh rows share one list.
 //
-// Tiles:    up to 4 rows that share a list x VECTORS_FOR(4) vectors of columns in registers, summed over all edges of
-//           the outer graph; each load of X serves all of them. n = 1: the same 4 rows, 8 outer edges at a time.
-// Demands:  n >= 1.
-// Moves:    4 bytes a nonzero and 4 * m * n of Y; 4 nonzeros of a column take 4 * n of X from the caches.
-// Ladder:   1 register tiles (this)   2 X packed strip by strip for n > 64
+// Tiles:    up to 4 rows that share a list, 8 outer edges at a time.
+// Moves:    4 bytes a nonzero.
 // Source:   own; the structure is RBGP4's (arXiv 2006.13486).
 
 #include <string.h>
 
 #include "four.h"
-#include "tile.h"
 
 // Outer edges taken together at n = 1. Runs of a row lie a tile apart, often 4 KiB, so those of all edges fall into the
 // same few sets of the first-level cache, and the next list finds its half of each line gone: 806 us with all edges at
@@ -51,26 +48,7 @@ INLINE Group group_of(Graphs w, int64_t o, int64_t i, int64_t first, int rows)
     return group;
 }
 
-INLINE void tile(Graphs w, Group group, int rows, Strip strip)
-{
-    const int32_t* list = w.inner + group.i * w.f;
-    Sums sums;
-    clear(sums, rows, strip);
-    for (int64_t e = group.o * w.d_o; e < (group.o + 1) * w.d_o; ++e) {
-        const float* values = w.values + e * tile_rows(w) * w.f;
-        const float* x = strip.x + w.outer[e] * w.tk * strip.n;
-        for (int64_t c = 0; c < w.f; ++c) {
-            vec xs[4];
-            load_strip(xs, x + list[c] * strip.n, strip);
-            UNROLL for (int j = 0; j < rows; ++j)
-                UNROLL for (int v = 0; v < strip.vectors; ++v) sums[j][v] += values[group.at[j] * w.f + c] * xs[v];
-        }
-    }
-    UNROLL for (int j = 0; j < rows; ++j)
-        store_row(sums[j], strip.y + (group.o * tile_rows(w) + group.at[j]) * strip.n, strip);
-}
-
-// n = 1: the rows of a group += edges [first, end) of the outer graph times x. Lanes are neighbours in a list.
+// The rows of a group += edges [first, end) of the outer graph times x. Lanes are neighbours in a list.
 INLINE void add_dots(Graphs w, Group group, int rows, int64_t first, int64_t end, const float* x, float* y)
 {
     const int32_t* list = w.inner + group.i * w.f;
@@ -100,13 +78,6 @@ INLINE void add_dots(Graphs w, Group group, int rows, int64_t first, int64_t end
         for (; at < sharing; ++at) DO(group_of(w, o, i, at, 1), 1);                                                    \
     }
 
-INLINE void times_strip(Graphs w, Strip strip)
-{
-#define DO(group, rows) tile(w, group, rows, strip)
-    for (int64_t o = 0; o < w.u_o; ++o) FOR_GROUPS(w, o, DO)
-#undef DO
-}
-
 static void times_vector(Graphs w, const float* x, float* y)
 {
 #define DO(group, rows) add_dots(w, group, rows, first, end, x, y)
@@ -119,11 +90,8 @@ static void times_vector(Graphs w, const float* x, float* y)
 #undef DO
 }
 
-void rbgp4_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
-               const int32_t* outer, const int32_t* inner, const float* values, int64_t n, const float* x, float* y)
+void rbgp4_vector_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
+                      const int32_t* outer, const int32_t* inner, const float* values, const float* x, float* y)
 {
-    Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
-#define TILE(vectors, last, n0) times_strip(w, (Strip){x + (n0), y + (n0), n, vectors, last})
-    if (n == 1) times_vector(w, x, y);
-    else FOR_COLUMNS(VECTORS_FOR(4), n, TILE);
+    times_vector((Graphs){u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values}, x, y);
 }

@@ -1,0 +1,58 @@
+// condensed.c at n = 1: y[m] = W[m, k] @ x[k], W with the same f nonzeros in each live row and none in the others.
+// Products with more columns go to ../_product.c.
+//
+//   rows     int32 [active]                  rising; the live rows of W
+//   columns  uint16 or int32 [active, f4]    by column_bytes; 0 <= columns < k; f4 is f padded to a multiple of 4
+//   values   float [active, f4]              row-major; 0 in the padding, whose column is one the row owns
+//   x        float [k]
+//   y        float [m]                       every entry written: rows that are not live get zeros each time
+//
+// Tiles:    four nonzeros a vector, four vectors in flight.
+// Demands:  f4 % 4 == 0.
+// Moves:    6 bytes an entry (8 with int32 columns).
+// Source:   own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1).
+
+#include <string.h>
+
+#include "four.h"
+
+typedef struct {
+    int64_t m, active, f4;
+    const int32_t* rows;
+    const void* columns;
+    int wide;  // whether columns are int32
+    const float* values;
+} Condensed;
+
+INLINE int64_t column(Condensed w, int64_t at)
+{
+    return w.wide ? ((const int32_t*)w.columns)[at] : ((const uint16_t*)w.columns)[at];
+}
+
+// Four stored entries of a row, each times its x.
+INLINE four products(Condensed w, int64_t at, const float* x)
+{
+    four xs;
+    UNROLL for (int lane = 0; lane < 4; ++lane) xs[lane] = pick(x, column(w, at + lane));
+    return load_four(w.values + at) * xs;
+}
+
+INLINE void times_vector(Condensed w, const float* x, float* y)
+{
+    for (int64_t i = 0; i < w.active; ++i) {
+        int64_t p = i * w.f4, end = p + w.f4;
+        four partial[4] = {0};
+        for (; p + 16 <= end; p += 16)
+            UNROLL for (int j = 0; j < 4; ++j) partial[j] += products(w, p + 4 * j, x);
+        for (; p < end; p += 4) partial[0] += products(w, p, x);
+        y[w.rows[i]] = sum_of_four((partial[0] + partial[1]) + (partial[2] + partial[3]));
+    }
+}
+
+void condensed_vector_f32(int64_t m, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows,
+                          const void* columns, const float* values, const float* x, float* y)
+{
+    memset(y, 0, sizeof(float) * (size_t)m);
+    if (column_bytes == 2) times_vector((Condensed){m, active, f4, rows, columns, 0, values}, x, y);
+    else times_vector((Condensed){m, active, f4, rows, columns, 1, values}, x, y);
+}

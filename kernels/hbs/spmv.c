@@ -1,0 +1,55 @@
+// hbs.c at n = 1: y[m] = W[m, k] @ x[k], W the sum of levels of dense blocks, all of them in one pass over y. Products
+// with more columns go to ../_product.c.
+//
+//   levels   one struct a level, coarse to fine:
+//     bh, bw   int64                     rows and columns of its blocks; they divide those of the level before
+//     offsets  int32 [m / bh + 1]        never falling; block row i owns blocks offsets[i] .. offsets[i + 1] - 1
+//     columns  int32 [blocks]            0 <= columns < k / bw
+//     values   float [blocks, bh, bw]    row-major
+//   x        float [k]
+//   y        float [m]                 every entry written
+//
+// Tiles:    4, 2 or 1 rows of a coarsest block row; every level adds to the same sums.
+// Demands:  at least one level; blocks of the first divide m x k.
+// Moves:    per level what bsr.c moves for it.
+// Source:   own; the pattern is that of HBsNN (arXiv 1808.03420, section 2.3).
+
+#include "block_dots.h"
+
+typedef struct {
+    const Blocks* first;
+    int64_t count;
+} Levels;
+
+// Rows that a tile can hold: it lies in one block row of the coarsest level, and block rows of each other level either
+// cover it or cut it into equal parts.
+static int rows_together(Levels levels)
+{
+    for (int rows = 4; rows > 1; rows /= 2) {
+        int64_t fits = levels.first[0].bh % rows == 0;
+        for (int64_t l = 1; l < levels.count; ++l) {
+            int64_t bh = levels.first[l].bh;
+            fits &= bh % rows == 0 || rows % bh == 0;
+        }
+        if (fits) return rows;
+    }
+    return 1;
+}
+
+static void times_vector(Levels levels, int64_t m, int rows, const float* x, float* y)
+{
+    for (int64_t row = 0; row < m; row += rows) {
+        float sums[4] = {0};
+        for (const Blocks* w = levels.first; w < levels.first + levels.count; ++w) {
+            if (rows == 4 && w->bh % 4 == 0) add_dots(sums, *w, row / w->bh, row % w->bh, 4, x);
+            else for (int j = 0; j < rows; ++j) add_dots(sums + j, *w, (row + j) / w->bh, (row + j) % w->bh, 1, x);
+        }
+        for (int j = 0; j < rows; ++j) y[row + j] = sums[j];
+    }
+}
+
+void hbs_vector_f32(int64_t m, int64_t count, const Blocks* first, const float* x, float* y)
+{
+    Levels levels = {first, count};
+    times_vector(levels, m, rows_together(levels), x, y);
+}
