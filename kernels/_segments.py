@@ -6,6 +6,7 @@ processor foresees where each ends; numpy alone, no loop over rows or nonzeros.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ import numpy as np
 # Of the strip: with more, sums of Y and the lists push X out of 32 KiB (768x3072, sparsity 0.9, strips of 64 columns:
 # 55, 57, 59, 54, 51 GFLOP/s with blocks of 64, 96, 128, 192, 256 rows; measured, Cascade Lake).
 BLOCK_BYTES = 28 * 1024
-MOST_BLOCK_ROWS = 256  # a place in a block is a byte
+# Nonzeros that a mean segment should have at least: below, reading and writing its sums costs more than blocks save
+# (DLMC's 2048x512 at sparsity 0.95, 0.98: 31, 13 GFLOP/s with blocks of 112 rows, 36, 18 with 448; measured as above).
+LEAST_LENGTH = 12
+MOST_BLOCK_ROWS = 2**16  # places in a block are 16-bit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +27,7 @@ class Segments:
     starts   int64 [blocks + 1, 3]    of each block, in classes, rows, columns
     classes  int32 [classes, 2]       length, and how many segments have it
     rows     int32 [segments]
-    columns  uint8 [nnz]              within their block
+    columns  uint16 [nnz]              within their block
     values   [nnz]
     """
 
@@ -40,13 +44,14 @@ class Segments:
         return len(self.starts) - 1
 
 
-def block_rows_for(strip_columns: int) -> int:
-    """Rows of X in a block, where strips have this many columns.
+def block_rows_for(strip_columns: int, density: float) -> int:
+    """Rows of X in a block, where strips have this many columns and live rows of W this share of nonzeros.
 
-    >>> block_rows_for(64), block_rows_for(16)
-    (112, 256)
+    >>> block_rows_for(64, 0.1), block_rows_for(16, 0.1), block_rows_for(64, 0.02)
+    (120, 448, 600)
     """
-    return max(1, min(MOST_BLOCK_ROWS, BLOCK_BYTES // (4 * strip_columns)))
+    rows = max(BLOCK_BYTES // (4 * strip_columns), math.ceil(LEAST_LENGTH / max(density, 1e-4)))
+    return max(1, min(MOST_BLOCK_ROWS, rows))
 
 
 def segments(row: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k: int, block_rows: int) -> Segments:
@@ -78,6 +83,6 @@ def segments(row: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k
         np.ascontiguousarray(np.stack(starts, axis=1), np.int64),
         np.ascontiguousarray(np.stack([kind[first, 1], counts], axis=1), np.int32),
         (order % m).astype(np.int32),
-        (columns[sequence] % block_rows).astype(np.uint8),
+        (columns[sequence] % block_rows).astype(np.uint16),
         np.ascontiguousarray(values[sequence]),
     )

@@ -136,18 +136,43 @@ def l2_bytes() -> int:
         return 2**20
 
 
+def entries_of(lists: Lists) -> int:
+    """Entries of all lists: how often a row of X is read for a strip."""
+    found = sum(len(level.columns) for level in lists.groups.levels) if lists.groups else 0
+    return found + (len(lists.single.row) if lists.single else 0)
+
+
+def reads_worth_packing(n: int) -> int:
+    """How often a row of X must be read for a strip so that packing it pays.
+
+    csr and bsr 4x1, 64x576 to 512x4608, sparsity 0.9 to 0.98: packed or not is the same at 13 reads for n = 128, at 8 to
+    10 for n = 256 and at 3 to 6 for n = 2048, where rows are 8 KiB apart; 1.6 reads at n = 256 are 3.5 times as fast
+    unpacked (measured, Cascade Lake).
+    """
+    return 4 if n >= 1024 else 10
+
+
 def rows_of_a_block(lists: Lists, strip_columns: int) -> int:
     """Rows of X taken at a time: what L2_SHARE holds, in equal parts of k; a block of segments where there is no more.
 
     >>> rows_of_a_block(Lists((1, 4608)), 64) < 4608
     True
     """
-    k, unit = lists.shape[1], block_rows_for(strip_columns)
+    k, unit = lists.shape[1], segment_rows(lists, strip_columns)
     if lists.groups is None:
-        return unit  # packed into the first-level cache: 43 GFLOP/s against 36 with all of k (csr.c, measured as above)
+        return unit  # packed into the first-level cache: 43 GFLOP/s against 36 with all of k (csr.c, measured)
     most = max(unit, min(MOST_ROWS, int(L2_SHARE * l2_bytes()) // (4 * strip_columns)))
     each = -(-k // -(-k // most))
     return -(-each // unit) * unit
+
+
+def segment_rows(lists: Lists, strip_columns: int) -> int:
+    """Rows of X in a block of segments, k at most; 1 where lists are of groups alone."""
+    if lists.single is None:
+        return 1
+    (m, k), nonzeros = lists.shape, len(lists.single.row)
+    live = max(1, np.count_nonzero(np.bincount(lists.single.row, minlength=m)))
+    return min(k, block_rows_for(strip_columns, nonzeros / (live * k)))
 
 
 def shares(work: np.ndarray, threads: int) -> np.ndarray:
@@ -176,7 +201,8 @@ def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[p
     block_rows = rows_of_a_block(lists, lanes * widest)
     (m, k), ragged = lists.shape, n % lanes != 0
     strips = -(-n // (lanes * widest))
-    keep, slabs = Keeper(x, y), ragged or strips > 1
+    keep = Keeper(x, y)
+    slabs = ragged or (strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k)
     # Shared by all launches as Y is; of five axes, which no Y has.
     x_slab = keep.address(toolchain.output((1, 1, 2, block_rows, widest * lanes))) if slabs else 0
     y_slab = keep.address(toolchain.output((1, 1, 1, m, widest * lanes))) if slabs and lists.single else 0
@@ -187,7 +213,9 @@ def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[p
     groups = keep.struct(_groups(lists.groups, block_rows, keep)) if lists.groups else None
     single = None
     if lists.single is not None:
-        single = (Segments * threads)(*_segments(lists.single, lists.shape, rows, block_rows_for(lanes * widest), keep))
+        single = (Segments * threads)(
+            *_segments(lists.single, lists.shape, rows, segment_rows(lists, lanes * widest), keep)
+        )
         keep.struct(single)
     library.product_f32.restype = None
     call = partial(

@@ -21,11 +21,11 @@ typedef struct {
 } Start;
 
 typedef struct {
-    int64_t blocks, block_rows;  // block_rows <= 256
+    int64_t blocks, block_rows;  // block_rows <= 65536
     const Start* starts;         // [blocks + 1]
     const Class* classes;
     const int32_t* rows;     // [segments]  of Y, class by class
-    const uint8_t* columns;  // [nnz]       within the block, segment by segment
+    const uint16_t* columns; // [nnz]       within the block, segment by segment
     const float* values;     // [nnz]
 } Segments;
 
