@@ -145,9 +145,9 @@ def entries_of(lists: Lists) -> int:
 def reads_worth_packing(n: int) -> int:
     """How often a row of X must be read for a strip so that packing it pays.
 
-    csr and bsr 4x1, 64x576 to 512x4608, sparsity 0.9 to 0.98: packed or not is the same at 13 reads for n = 128, at 8 to
-    10 for n = 256 and at 3 to 6 for n = 2048, where rows are 8 KiB apart; 1.6 reads at n = 256 are 3.5 times as fast
-    unpacked (measured, Cascade Lake).
+    csr and bsr 4x1, 64x576 to 512x4608, sparsity 0.9 to 0.98: packed or not is the same at 13 reads for n = 128, at 8
+    to 10 for n = 256 and at 3 to 6 for n = 2048, where rows are 8 KiB apart; 1.6 reads at n = 256 are 3.5 times as
+    fast unpacked (measured, Cascade Lake).
     """
     return 4 if n >= 1024 else 10
 
@@ -171,8 +171,8 @@ def segment_rows(lists: Lists, strip_columns: int) -> int:
     if lists.single is None:
         return 1
     (m, k), nonzeros = lists.shape, len(lists.single.row)
-    live = max(1, np.count_nonzero(np.bincount(lists.single.row, minlength=m)))
-    return min(k, block_rows_for(strip_columns, nonzeros / (live * k)))
+    live = int(np.count_nonzero(np.bincount(lists.single.row, minlength=m)))
+    return min(k, block_rows_for(strip_columns, nonzeros / (max(1, live) * k)))
 
 
 def shares(work: np.ndarray, threads: int) -> np.ndarray:
