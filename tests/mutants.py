@@ -4,7 +4,7 @@ barrier   __syncthreads(), __syncwarp(), wait_copies<N>() or commit_copies() del
 bound     < becomes <=, <= becomes <, > becomes >=, >= becomes >
 mask      a condition that guards a tail no longer does: `if (c) return` never returns, another `if (c)` and `c ? a : b`
           always hold
-constant  two of the macros that say tile sizes swapped on a line
+constant  two of the macros that say tile sizes swapped on a line, but for factors of one product or terms of a sum
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ RELATION = re.compile(r" (<=|>=|<|>) ")
 OTHER = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 LEAVES = re.compile(r"^\s*(?:return|continue|break)\b")
 CONSTANT = re.compile(r"\b[A-Z][A-Z_]{2,}\b")
-DECLARED = re.compile(r"^\s*(?:#|static_assert|template|using|//|extern|struct)|__launch_bounds__")
+# Runs of one operator on their own, whose operands may change places.
+RUNS = {
+    " * ": re.compile(r"(?<![/%] )\b\w+(?: \* \w+)+\b(?! [/%])"),
+    " + ": re.compile(r"(?<![-*/%] )\b\w+(?: \+ \w+)+\b(?! [*/%])"),
+    " || ": re.compile(r"(?<!&& )\b\w+(?: \|\| \w+)+\b(?! (?:&&|[<>=!]))"),
+}
+DECLARED = re.compile(r"^\s*(?:#|\"|static_assert|template|using|//|extern|struct)|__launch_bounds__")
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,15 @@ def _swaps(code: str) -> Iterator[tuple[str, str]]:
     names = list(dict.fromkeys(CONSTANT.findall(code)))
     for one, other in pairwise(names):
         swapped = CONSTANT.sub(lambda name, a=one, b=other: {a: b, b: a}.get(name[0], name[0]), code)
-        yield "constant", swapped
+        if in_order(swapped) != in_order(code):
+            yield "constant", swapped
+
+
+def in_order(code: str) -> str:
+    """`code` with the factors of each product sorted, and so on: equal where only these changed places."""
+    for operator, run in RUNS.items():
+        code = run.sub(lambda found, by=operator: by.join(sorted(found[0].split(by))), code)
+    return code
 
 
 def closing(code: str, opening: int) -> int | None:

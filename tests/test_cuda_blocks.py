@@ -210,6 +210,8 @@ BODIES = (  # tiles that small cases would not choose: (kernel, case, tile)
     ("bsr.cuda", block(4, 1, 28, 33, 136), Tile(4, 32, 4, 1, 4, slab=False, parts=2)),
     ("bsr.cuda", block(8, 8, 40, 64, 72), Tile(8, 4, 4, 2, 4, slab=False, parts=1)),
     ("bsr.cuda", block(2, 2, 26, 40, 65), Tile(2, 16, 1, 4, 4, slab=False, parts=3)),
+    ("bsr.cuda", block(4, 1, 26 * 4, 33, 260), Tile(4, 32, 2, 2, 4, slab=False, parts=3)),
+    ("bsr.cuda", block(2, 2, 34, 40, 260, dtype="bfloat16"), Tile(2, 32, 4, 2, 4, slab=True, parts=2)),
     ("bsr.cuda", block(16, 1, 48, 40, 24, dtype="float16"), Tile(16, 2, 4, 1, 4, slab=False, parts=1)),
     ("bsr.cuda", block(1, 1, 37, 50, 9, dtype="bfloat16", layout="batch"), Tile(1, 1, 4, 2, 16, slab=True, bundle=1)),
     ("bsr.cuda", block(1, 1, 44, 56, 40, dtype="bfloat16", layout="batch"), Tile(1, 4, 8, 1, 8, slab=True, bundle=4)),

@@ -221,17 +221,22 @@ def test_planes_are_padded_with_zeros(shim, dtype, h, w, padding):
     assert np.array_equal(planes.double().numpy(), np.pad(x.astype(float), ((0, 0), (0, 0), around, around)))
 
 
+def geometries(number, pattern, prepare):
+    """(case, order of threads): all geometries from planes, whose body is one for all, and two of them staged."""
+    staged = prepare is _conv.convolution
+    chosen = [CONVOLUTIONS[(number + i) % 5] for i in (0, 2)] if staged else CONVOLUTIONS
+    for i, conv in enumerate(chosen):
+        dtype = ("float32", "bfloat16", "float16")[(number + (i if staged else 0)) % 3]
+        yield asked(pattern, conv, dtype=dtype), number + i
+
+
 @pytest.mark.parametrize("number, pattern", list(enumerate(ASKED)), ids=str)
 @pytest.mark.parametrize("prepare", [_conv.convolution, _conv.from_planes], ids=["staged", "planes"])
 def test_convolutions_are_right(shim, number, pattern, prepare):
     toolchain = shim()
-    # Each meets every geometry from planes, whose body is one for all, and two of them staged.
-    chosen = CONVOLUTIONS if prepare is _conv.from_planes else [CONVOLUTIONS[(number + i) % 5] for i in (0, 2)]
-    for i, conv in enumerate(chosen):
-        dtype = ("float32", "bfloat16", "float16")[(number + (i if prepare is _conv.convolution else 0)) % 3]
-        case = asked(pattern, conv, dtype=dtype)
-        for data, order in (("integers", number + i), ("normal", "descending")):
-            assert not complaint(case, toolchain, prepare, data, order), (conv, case.dtype, data, order)
+    for case, turn in geometries(number, pattern, prepare):
+        for data, order in (("integers", turn), ("normal", "descending")):
+            assert not complaint(case, toolchain, prepare, data, order), (case.conv, case.dtype, data, order)
 
 
 WAYS = {  # a tile and a convolution for every branch of _conv_staged.cu
@@ -249,21 +254,30 @@ WAYS = {  # a tile and a convolution for every branch of _conv_staged.cu
 }
 
 
+def way_case(number, name, shim):
+    """The case of one of WAYS, the most rows of a group, and a toolchain."""
+    dtype = ("float32", "float32", "float16", "bfloat16")[number % 4]
+    case = asked(list(ASKED)[number % 5], WAYS[name][0], m=40, dtype=dtype)
+    return case, (4, 8, 16)[number % 3], shim(side="start" if number % 2 else "end")
+
+
 @pytest.mark.parametrize("number, name", list(enumerate(WAYS)), ids=str)
 def test_every_way_to_cut_is_right(shim, number, name):
     conv, tile = WAYS[name]
     assert covered(tile, Geometry.of(conv)).min() == covered(tile, Geometry.of(conv)).max() == 1
-    dtype = ("float32", "float32", "float16", "bfloat16")[number % 4]
-    case = asked(list(ASKED)[number % 5], conv, m=40, dtype=dtype)
-    toolchain = shim(side="start" if number % 2 else "end")
+    case, most, toolchain = way_case(number, name, shim)
     for data, order in (("integers", "ascending"), ("integers", "descending"), ("normal", number)):
-        assert not complaint(case, toolchain, staged_with(tile, (4, 8, 16)[number % 3]), data, order), (data, order)
+        assert not complaint(case, toolchain, staged_with(tile, most), data, order), (data, order)
 
 
-@pytest.mark.parametrize("conv, m, tile", [
+WIDE = (
     (Conv(5, 10, 14, 1, 1, batch=3), 10, _conv.PlanesTile(pixels=8, warps=2, vector=4)),
     (Conv(3, 9, 11, 3, 2, 2, 1, 1, 2), 6, _conv.PlanesTile(pixels=4, warps=1, vector=1)),
-], ids=["vectors", "pixels"])  # fmt: skip
+    (Conv(2, 24, 30, 1, 1, 1, 2, 1, 2), 6, _conv.PlanesTile(pixels=4, warps=1, vector=1)),  # planes of four blocks
+)
+
+
+@pytest.mark.parametrize("conv, m, tile", WIDE, ids=["vectors", "pixels", "padded"])
 def test_planes_in_wide_tiles_are_right(shim, conv, m, tile):
     case = asked("unstructured", conv, m)  # the last group of rows is not full
 

@@ -198,8 +198,13 @@ struct Filling {
         return (word ^ (word / APART & (LINE - 1))) * unit + row % unit;
     }
 
+    // Zeros in the row after the last, which padding names, and in columns past n, which copy_rows leaves out.
     __device__ __forceinline__ void clear_padding(int capacity)
     {
         for (int i = (int)threadIdx.x; i < COLUMNS; i += 32 * WARPS) from_float(slab[(size_t)capacity * COLUMNS + i], 0.0f);
+        if (!BATCH && first + COLUMNS > n)
+            for (int i = (int)threadIdx.x; i < capacity * COLUMNS; i += 32 * WARPS)
+                if (first + i % COLUMNS >= n)
+                    from_float(slab[i], 0.0f);
     }
 };

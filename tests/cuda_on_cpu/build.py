@@ -23,7 +23,7 @@ COMMON = ("-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-We
 TLS = ("-mtls-dialect=gnu2",) if NATIVE == "-march=native" else ()  # the default on AArch64
 RUNTIME_FLAGS = (*COMMON, "-O2", "-fvisibility=default", *TLS)
 # What a GPU would get wrong in silence stops here: misaligned vectors, steps out of an array, shifts by 32, overflow.
-CHECKS = "alignment,bounds,shift,signed-integer-overflow,integer-divide-by-zero,return,unreachable"
+CHECKS = "alignment,bounds,object-size,shift,signed-integer-overflow,integer-divide-by-zero,return,unreachable"
 # CUDA code looks at one piece of memory as several types; an uninitialised register holds no zero by luck.
 BODY_FLAGS = (
     *(*COMMON, "-O1", NATIVE, "-ffp-contract=off", "-fno-strict-aliasing", "-ftrivial-auto-var-init=pattern"),
