@@ -61,8 +61,7 @@ static void work(const Planes* p, const Groups* groups, const Piece* pieces, con
     int64_t step = p->widest * LANES;
     for (int64_t s = 0; s * step < p->positions; ++s) {
         if (starts[s] == starts[s + 1]) continue;
-        Strip strip = {p->planes + s * step, y, 1, pixels, (int)p->widest, LANES, pieces + starts[s], pieces + starts[s + 1],
-                       {0, 0, 0, 0}};
+        Strip strip = {p->planes + s * step, y, 1, pixels, (int)p->widest, LANES, pieces + starts[s], pieces + starts[s + 1]};
         times_groups(groups, 0, shares[t], shares[t + 1], strip);
     }
 }

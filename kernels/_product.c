@@ -5,16 +5,14 @@
 //   groups    lists of rows taken together (groups.h), or 0
 //   segments  [threads] lists of single rows (segments.h), each with its own rows of Y, or 0
 //   shares    int64 [threads + 1]  thread t has groups shares[t] .. shares[t + 1] - 1
-//   rows      int64 [threads + 1]  and these rows of Y, where segments or a slab of Y are
+//   rows      int64 [threads + 1]  and these rows of Y, where there is a slab of Y
 //
 // Tiles:    1 to 8 rows x up to 4 vectors of columns in registers.
 // Threads:  each has its own rows, of about as many nonzeros, and packs its part of each strip of X. Two slabs take
 //           turns, so that one barrier a slab is enough.
-// Demands:  n >= 1; x_slab where n % LANES != 0, y_slab where there are segments and n % LANES != 0.
+// Demands:  n >= 1; x_slab where n % LANES != 0, y_slab where segments are added to something and n % LANES != 0.
 // Moves:    W once a strip (64 columns with AVX-512); X is read once and, packed, written and read once more; Y once.
 // Source:   own.
-
-#include <string.h>
 
 #include "groups.h"
 #include "segments.h"
@@ -29,11 +27,6 @@ static void meet(void)
 #if defined(_OPENMP)
 #pragma omp barrier
 #endif
-}
-
-static void clear_rows(Strip strip, int64_t first, int64_t end)
-{
-    for (int64_t i = first; i < end; ++i) memset(strip.y + i * strip.y_step, 0, sizeof(vec) * (size_t)strip.vectors);
 }
 
 // Strip `strip` of rows [first, end) of X, packed by all threads where there is a slab.
@@ -63,15 +56,6 @@ static Strip with_y(const Product* p, Strip strip)
     return strip;
 }
 
-// What the strip after this one will pack is asked for while this one is multiplied.
-static void expect(const Product* p, Strip* strip, int64_t turn, int64_t blocks)
-{
-    if (!p->x_slab) return;
-    Strip next = strip_of(p, turn / blocks);
-    int64_t first = turn % blocks * p->block_rows;
-    strip->next = (Next){next.x + first * next.x_step, least(p->block_rows, p->k - first), next.x_step, next.vectors};
-}
-
 static void work(const Product* p, const Groups* groups, const Segments* segments, const int64_t* shares,
                  const int64_t* rows, int64_t t, int64_t threads)
 {
@@ -80,12 +64,10 @@ static void work(const Product* p, const Groups* groups, const Segments* segment
         int64_t b = turn % blocks;
         Strip whole = strip_of(p, turn / blocks), strip = with_x(p, whole, b * p->block_rows, turn, t, threads);
         strip = with_y(p, strip);
-        if (turn + 1 < strips_of(p) * blocks) expect(p, &strip, turn + 1, blocks);
         if (groups) times_groups(groups, b, shares[t], shares[t + 1], strip);
-        else if (b == 0) clear_rows(strip, rows[t], rows[t + 1]);
         if (segments) {
             int64_t per = p->block_rows / segments[t].block_rows;
-            add_segments(segments + t, b * per, least((b + 1) * per, segments[t].blocks), strip);
+            times_segments(segments + t, b * per, least((b + 1) * per, segments[t].blocks), groups != 0, strip);
         }
         if (p->y_slab && b == blocks - 1) unpack(whole, rows[t], rows[t + 1], p->y_slab);
     }

@@ -17,7 +17,18 @@ BLOCK_BYTES = 28 * 1024
 # Nonzeros that a mean segment should have at least: below, reading and writing its sums costs more than blocks save
 # (DLMC's 2048x512 at sparsity 0.95, 0.98: 31, 13 GFLOP/s with blocks of 112 rows, 36, 18 with 448; measured as above).
 LEAST_LENGTH = 12
+# Rows with fewer nonzeros are one segment each: their sums are then written once and never read.
+SHORT_ROW = 64
 MOST_BLOCK_ROWS = 2**16  # places in a block are 16-bit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Single:
+    """Rows of W alone. row, columns int [nnz], values [nnz], in row-major order."""
+
+    row: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,27 +55,28 @@ class Segments:
         return len(self.starts) - 1
 
 
-def block_rows_for(strip_columns: int, density: float) -> int:
-    """Rows of X in a block, where strips have this many columns and live rows of W this share of nonzeros.
+def block_rows_for(strip_columns: int, k: int, row_length: float) -> int:
+    """Rows of X in a block, where strips have this many columns and a mean live row of W so many nonzeros.
 
-    >>> block_rows_for(64, 0.1), block_rows_for(16, 0.1), block_rows_for(64, 0.02)
-    (120, 448, 600)
+    >>> block_rows_for(64, 3072, 300), block_rows_for(64, 3072, 90), block_rows_for(64, 512, 25)
+    (123, 410, 512)
     """
-    rows = max(BLOCK_BYTES // (4 * strip_columns), math.ceil(LEAST_LENGTH / max(density, 1e-4)))
-    return max(1, min(MOST_BLOCK_ROWS, rows))
+    if row_length < SHORT_ROW:
+        return min(k, MOST_BLOCK_ROWS)
+    rows = max(BLOCK_BYTES // (4 * strip_columns), math.ceil(LEAST_LENGTH * k / row_length))
+    return max(1, min(k, MOST_BLOCK_ROWS, rows))
 
 
-def segments(row: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k: int, block_rows: int) -> Segments:
-    """Nonzeros in row-major order as segments; `row` says which row of Y each belongs to.
-
-    row, columns  integers [nnz]; `row` never falls, columns rise in a row
-    """
-    blocks = -(-k // block_rows)
+def segments(single: Single, rows: range, k: int, block_rows: int) -> Segments:
+    """The segments of some rows of W. Block 0 has one of every row, so that all of Y is written."""
+    first, end = np.searchsorted(single.row, (rows.start, rows.stop))
+    row, columns, values = (array[first:end] for array in (single.row - rows.start, single.columns, single.values))
+    m, blocks = len(rows), -(-k // block_rows)
     block = columns // block_rows
     lengths = np.bincount(block * m + row, minlength=blocks * m)  # of all segments, block by block
     owner = np.repeat(np.arange(blocks), m)
     order = np.lexsort((-lengths, owner))  # the longest of a block first; rows stay in order among equals
-    order = order[lengths[order] > 0]
+    order = order[(lengths[order] > 0) | (owner[order] == 0)]
     rank = np.empty(blocks * m, np.int64)
     rank[order] = np.arange(len(order))
     sequence = np.argsort(rank[block * m + row], kind="stable")
@@ -82,7 +94,7 @@ def segments(row: np.ndarray, columns: np.ndarray, values: np.ndarray, m: int, k
         block_rows,
         np.ascontiguousarray(np.stack(starts, axis=1), np.int64),
         np.ascontiguousarray(np.stack([kind[first, 1], counts], axis=1), np.int32),
-        (order % m).astype(np.int32),
+        (order % max(1, m) + rows.start).astype(np.int32),
         (columns[sequence] % block_rows).astype(np.uint16),
         np.ascontiguousarray(values[sequence]),
     )

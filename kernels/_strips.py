@@ -21,25 +21,16 @@ from sparsebench.kernel import Toolchain
 
 from . import _row_groups as row_groups
 from ._row_groups import RowGroups
-from ._segments import block_rows_for, segments
+from ._segments import Single, block_rows_for, segments
 
 PRODUCT = Path(__file__).with_name("_product.c")
 STRIPS = (  # for Kernel.sources
     *("../_strips.py", "../_segments.py", "../_row_groups.py", "../_product.c"),
     *(f"../include/{name}.h" for name in ("strips", "groups", "segments")),
 )
-L2_SHARE = 0.5  # of the second-level cache that a slab of X may take, beside lists and sums
+L2_SHARE = 0.7  # of the second-level cache that a slab of X may take, beside lists and sums
 MOST_ROWS = 2**16  # of a block: places in it are 16-bit
 AHEAD = 8  # columns beyond the last list that groups.h looks at
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Single:
-    """Rows of W alone. row, columns int [nnz], values [nnz], in row-major order."""
-
-    row: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +163,7 @@ def segment_rows(lists: Lists, strip_columns: int) -> int:
         return 1
     (m, k), nonzeros = lists.shape, len(lists.single.row)
     live = int(np.count_nonzero(np.bincount(lists.single.row, minlength=m)))
-    return min(k, block_rows_for(strip_columns, nonzeros / (max(1, live) * k)))
+    return block_rows_for(strip_columns, k, nonzeros / max(1, live))
 
 
 def shares(work: np.ndarray, threads: int) -> np.ndarray:
@@ -205,7 +196,8 @@ def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[p
     slabs = ragged or (strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k)
     # Shared by all launches as Y is; of five axes, which no Y has.
     x_slab = keep.address(toolchain.output((1, 1, 2, block_rows, widest * lanes))) if slabs else 0
-    y_slab = keep.address(toolchain.output((1, 1, 1, m, widest * lanes))) if slabs and lists.single else 0
+    added = lists.single is not None and (lists.groups is not None or segment_rows(lists, lanes * widest) < k)
+    y_slab = keep.address(toolchain.output((1, 1, 1, m, widest * lanes))) if added and (ragged or strips > 1) else 0
     product = Product(m, k, n, widest, block_rows, x.value, y.value, x_slab, y_slab)
 
     threads = max(1, min(toolchain.threads, m))
@@ -297,9 +289,8 @@ def _segments(
 ) -> list[Segments]:
     """Each thread's rows as segments of their own."""
     found = []
-    ends = np.searchsorted(single.row, rows)
-    for first, end in pairwise(ends):
-        of = segments(single.row[first:end], single.columns[first:end], single.values[first:end], *shape, block_rows)
+    for first, end in pairwise(rows.tolist()):
+        of = segments(single, range(first, end), shape[1], block_rows)
         arrays = (of.starts, of.classes, of.rows, of.columns, of.values)
         found.append(Segments(of.blocks, of.block_rows, *map(keep.address, arrays)))
     return found

@@ -10,7 +10,8 @@ from sparsebench.formats import Csr
 from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
-from .._strips import Lists, Single
+from .._segments import Single
+from .._strips import Lists
 
 
 def arguments(packed: Csr) -> tuple[Argument, ...]:

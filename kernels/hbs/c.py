@@ -13,7 +13,8 @@ from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._row_groups import Level, RowGroups, row_groups
-from .._strips import Lists, Single, height_of
+from .._segments import Single
+from .._strips import Lists, height_of
 
 HEADERS = tuple(f"../include/{name}.h" for name in ("four", "blocks", "block_dots"))
 

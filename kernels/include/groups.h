@@ -72,10 +72,8 @@ INLINE void add_level(Tile sums, const Level* w, int64_t block, int64_t g, int r
 // The first block of k writes Y, the others add to it.
 INLINE void times_strip(const Groups* w, int64_t block, int64_t first, int64_t end, int rows, int vectors, Strip strip)
 {
-    const int64_t each = strip.next.rows / (end - first > 0 ? end - first : 1) + 1;
     for (int64_t g = first; g < end; ++g) {
         Sums sums;
-        strip.next = fetched(strip.next, each);
         clear(sums, rows, vectors);
         for (int64_t l = 0; l < w->levels; ++l) add_level(sums, w->level + l, block, g, rows, vectors, strip);
         UNROLL for (int r = 0; r < rows; ++r) {

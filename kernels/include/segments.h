@@ -24,7 +24,7 @@ typedef struct {
     int64_t blocks, block_rows;  // block_rows <= 65536
     const Start* starts;         // [blocks + 1]
     const Class* classes;
-    const int32_t* rows;     // [segments]  of Y, class by class
+    const int32_t* rows;     // [segments]  of Y, class by class; in block 0 all rows, those without a nonzero too
     const uint16_t* columns; // [nnz]       within the block, segment by segment
     const float* values;     // [nnz]
 } Segments;
@@ -34,12 +34,13 @@ INLINE void add_nonzero(vec* sums, const float* x, float value, int vectors)
     UNROLL for (int v = 0; v < vectors; ++v) sums[v] += value * load(x + v * LANES);
 }
 
-// The strip's sums of one row += a segment. Two sets of sums, four where a set is one vector.
-INLINE void add_segment(float* y, const float* x, const Segments* w, int64_t p, int length, int vectors, Strip strip)
+// One row of the strip of Y = or, with `add`, += a segment. Two sets of sums, four where a set is one vector.
+INLINE void times_segment(float* y, const float* x, const Segments* w, int64_t p, int length, int add, int vectors,
+                          Strip strip)
 {
     const int sets = vectors == 1 ? 4 : 2;
     vec sums[4][WIDEST] = {{{0}}};
-    UNROLL for (int v = 0; v < vectors; ++v) sums[0][v] = load(y + v * LANES);
+    if (add) UNROLL for (int v = 0; v < vectors; ++v) sums[0][v] = load(y + v * LANES);
     int i = 0;
     for (; i + sets <= length; i += sets)
         UNROLL for (int s = 0; s < sets; ++s)
@@ -47,30 +48,28 @@ INLINE void add_segment(float* y, const float* x, const Segments* w, int64_t p, 
     for (; i < length; ++i) add_nonzero(sums[0], x + w->columns[p + i] * strip.x_step, w->values[p + i], vectors);
     UNROLL for (int s = 1; s < sets; ++s)
         UNROLL for (int v = 0; v < vectors; ++v) sums[0][v] += sums[s][v];
-    UNROLL for (int v = 0; v < vectors; ++v) store(y + v * LANES, sums[0][v]);
+    store_row(sums[0], y, vectors, strip.last);
 }
 
-INLINE void add_blocks(const Segments* w, int64_t first, int64_t end, int vectors, Strip strip)
+INLINE void times_blocks(const Segments* w, int64_t first, int64_t end, int add, int vectors, Strip strip)
 {
     for (int64_t b = first; b < end; ++b, strip.x += w->block_rows * strip.x_step) {
         const int32_t* row = w->rows + w->starts[b].segments;
         int64_t p = w->starts[b].nonzeros;
         for (const Class* c = w->classes + w->starts[b].classes; c < w->classes + w->starts[b + 1].classes; ++c)
-            for (int i = 0; i < c->count; ++i, ++row, p += c->length) {
-                strip.next = fetched(strip.next, 1);
-                add_segment(strip.y + *row * strip.y_step, strip.x, w, p, c->length, vectors, strip);
-            }
+            for (int i = 0; i < c->count; ++i, ++row, p += c->length)
+                times_segment(strip.y + *row * strip.y_step, strip.x, w, p, c->length, add || b, vectors, strip);
     }
 }
 
-// Y += blocks [first, end) of W times the strip, whose x is the first block's. Whole vectors of Y are read and written,
-// so y is a slab or n a multiple of LANES.
-static void add_segments(const Segments* w, int64_t first, int64_t end, Strip strip)
+// Blocks [first, end) of W times the strip, whose x is the first block's. Block 0 writes Y, unless `add` says that
+// something is there; the others add to it, so where there are several, y is a slab or n a multiple of LANES.
+static void times_segments(const Segments* w, int64_t first, int64_t end, int add, Strip strip)
 {
-    if (strip.vectors == 1) add_blocks(w, first, end, 1, strip);
-    else if (strip.vectors == 2) add_blocks(w, first, end, 2, strip);
-    else if (strip.vectors == 3) add_blocks(w, first, end, 3, strip);
-    else add_blocks(w, first, end, 4, strip);
+    if (strip.vectors == 1) times_blocks(w, first, end, add, 1, strip);
+    else if (strip.vectors == 2) times_blocks(w, first, end, add, 2, strip);
+    else if (strip.vectors == 3) times_blocks(w, first, end, add, 3, strip);
+    else times_blocks(w, first, end, add, 4, strip);
 }
 
 #endif

@@ -33,19 +33,12 @@ typedef struct {
     int64_t offset;
 } Piece;
 
-// Rows of X that will be packed next.
-typedef struct {
-    const float* x;
-    int64_t rows, x_step, vectors;
-} Next;
-
 typedef struct {
     const float* x;
     float* y;
     int64_t x_step, y_step;
     int vectors, last;             // the last vector has `last` columns of Y
     const Piece *pieces, *beyond;  // where the columns are not neighbours in Y; else 0
-    Next next;
 } Strip;
 
 typedef vec Sums[8][WIDEST];
@@ -72,7 +65,7 @@ INLINE Strip strip_of(const Product* p, int64_t s)
     int64_t first = s * (vectors / strips) + least(s, wide), mine = vectors / strips + (s < wide);
     int64_t columns = least(mine * LANES, p->n - first * LANES);
     Strip strip = {p->x + first * LANES, p->y + first * LANES, p->n, p->n, (int)mine,
-                   (int)(columns - (mine - 1) * LANES), 0, 0, {0, 0, 0, 0}};
+                   (int)(columns - (mine - 1) * LANES), 0, 0};
     return strip;
 }
 
@@ -97,15 +90,6 @@ INLINE void unpack(Strip strip, int64_t first, int64_t end, const float* from)
         for (int v = 0; v < strip.vectors - 1; ++v) store(to + v * LANES, load(from + i * step + v * LANES));
         store_some(to + (strip.vectors - 1) * LANES, load(from + (i + 1) * step - LANES), strip.last);
     }
-}
-
-// The first `rows` of the next rows are brought into the second-level cache, the others remain: what packing waited for
-// was an eighth of a product with n = 256 (bsr 4x1, 768x3072; measured, Cascade Lake).
-INLINE Next fetched(Next next, int64_t rows)
-{
-    for (; rows > 0 && next.rows > 0; --rows, --next.rows, next.x += next.x_step)
-        for (int64_t v = 0; v < next.vectors; ++v) __builtin_prefetch(next.x + v * LANES, 0, 2);
-    return next;
 }
 
 INLINE void clear(Tile sums, int rows, int vectors)
