@@ -24,17 +24,11 @@ typedef struct {
     const float* values;
 } Condensed;
 
-INLINE int64_t column(Condensed w, int64_t at)
-{
-    return w.wide ? ((const int32_t*)w.columns)[at] : ((const uint16_t*)w.columns)[at];
-}
-
 // Four stored entries of a row, each times its x.
 INLINE four products(Condensed w, int64_t at, const float* x)
 {
-    four xs;
-    UNROLL for (int lane = 0; lane < 4; ++lane) xs[lane] = pick(x, column(w, at + lane));
-    return load_four(w.values + at) * xs;
+    if (w.wide) return load_four(w.values + at) * pick_four(x, (const int32_t*)w.columns + at);
+    return load_four(w.values + at) * pick_four_near(x, (const uint16_t*)w.columns + at);
 }
 
 INLINE void times_vector(Condensed w, const float* x, float* y)
@@ -42,8 +36,11 @@ INLINE void times_vector(Condensed w, const float* x, float* y)
     for (int64_t i = 0; i < w.active; ++i) {
         int64_t p = i * w.f4, end = p + w.f4;
         four partial[4] = {0};
-        for (; p + 16 <= end; p += 16)
+        for (; p + 16 <= end; p += 16) {
+            prefetch(w.values + p + STREAM_AHEAD);
+            prefetch((const char*)w.columns + (p + STREAM_AHEAD) * (w.wide ? 4 : 2));
             UNROLL for (int j = 0; j < 4; ++j) partial[j] += products(w, p + 4 * j, x);
+        }
         for (; p < end; p += 4) partial[0] += products(w, p, x);
         y[w.rows[i]] = sum_of_four((partial[0] + partial[1]) + (partial[2] + partial[3]));
     }

@@ -11,12 +11,14 @@ from sparsebench.kernel import Kernel
 
 from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._segments import Single
-from .._strips import Lists
+from .._strips import Lists, placed
 
 
 def arguments(packed: Csr) -> tuple[Argument, ...]:
-    """What csr_vector_f32 takes before x and y."""
-    return *integers(packed.shape[0]), *map(pointer, (packed.offsets, packed.columns, packed.values))
+    """What csr_vector_f32 takes before x and y; columns as 16-bit numbers where k allows it."""
+    columns = placed(packed.columns, np.uint16 if packed.shape[1] <= 2**16 else np.int32)
+    sizes = (packed.shape[0], columns.itemsize)
+    return *integers(*sizes), *map(pointer, (packed.offsets, columns, packed.values))
 
 
 def lists(packed: Csr) -> Lists:
@@ -36,7 +38,7 @@ KERNELS = [
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",
-        sources=SHARED,
+        sources=(*SHARED, "../include/four.h"),
         limits=(ONE_GROUP,),
     )
 ]

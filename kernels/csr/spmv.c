@@ -1,38 +1,60 @@
 // csr.c at n = 1: y[m] = W[m, k] @ x[k], W in compressed sparse rows. Products with more columns go to ../_product.c.
 //
-//   offsets  int32 [m + 1]  never falling; row i is values[offsets[i]] .. values[offsets[i + 1] - 1]
-//   columns  int32 [nnz]    0 <= columns < k
-//   values   float [nnz]    row after row
+//   offsets  int32 [m + 1]           never falling; row i is values[offsets[i]] .. values[offsets[i + 1] - 1]
+//   columns  uint16 or int32 [nnz]   by column_bytes; 0 <= columns < k
+//   values   float [nnz]             row after row
 //   x        float [k]
-//   y        float [m]      every entry written
+//   y        float [m]               every entry written
 //
-// Moves:    8 bytes a nonzero and 4 a row of W.
-// Ladder:   1 a row at a time, four sums (this)   2 short rows taken together
+// Tiles:    four nonzeros a vector, two vectors in flight: with four, short rows spend their time in the rest loop.
+// Moves:    6 bytes a nonzero (8 with int32 columns) and 4 a row of W.
+// Ladder:   1 a row at a time (this)   2 short rows taken together
 // Source:   own.
 
-#include "vector.h"
+#include "four.h"
 
 typedef struct {
     const int32_t* offsets;
-    const int32_t* columns;
+    const void* columns;
+    int wide;  // whether columns are int32
     const float* values;
 } Csr;
 
-// Four sums: with eight, short rows spend their time in the rest loop.
-static void times_vector(Csr w, int64_t m, const float* x, float* y)
+INLINE four products(Csr w, int64_t p, const float* x)
+{
+    if (w.wide) return load_four(w.values + p) * pick_four(x, (const int32_t*)w.columns + p);
+    return load_four(w.values + p) * pick_four_near(x, (const uint16_t*)w.columns + p);
+}
+
+INLINE int64_t column(Csr w, int64_t p)
+{
+    return w.wide ? ((const int32_t*)w.columns)[p] : ((const uint16_t*)w.columns)[p];
+}
+
+INLINE void times_vector(Csr w, int64_t m, const float* x, float* y)
 {
     for (int64_t i = 0; i < m; ++i) {
-        float sums[4] = {0};
         int64_t p = w.offsets[i], end = w.offsets[i + 1];
-        for (; p + 4 <= end; p += 4)
-            UNROLL for (int s = 0; s < 4; ++s) sums[s] += w.values[p + s] * pick(x, w.columns[p + s]);
-        for (; p < end; ++p) sums[0] += w.values[p] * pick(x, w.columns[p]);
-        y[i] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        four even = {0}, odd = {0};
+        for (; p + 8 <= end; p += 8) {
+            prefetch(w.values + p + STREAM_AHEAD);
+            prefetch((const char*)w.columns + (p + STREAM_AHEAD) * (w.wide ? 4 : 2));
+            even += products(w, p, x);
+            odd += products(w, p + 4, x);
+        }
+        if (p + 4 <= end) {
+            even += products(w, p, x);
+            p += 4;
+        }
+        float sum = sum_of_four(even + odd);
+        for (; p < end; ++p) sum += w.values[p] * pick(x, column(w, p));
+        y[i] = sum;
     }
 }
 
-void csr_vector_f32(int64_t m, const int32_t* offsets, const int32_t* columns, const float* values, const float* x,
-                    float* y)
+void csr_vector_f32(int64_t m, int64_t column_bytes, const int32_t* offsets, const void* columns, const float* values,
+                    const float* x, float* y)
 {
-    times_vector((Csr){offsets, columns, values}, m, x, y);
+    if (column_bytes == 2) times_vector((Csr){offsets, columns, 0, values}, m, x, y);
+    else times_vector((Csr){offsets, columns, 1, values}, m, x, y);
 }

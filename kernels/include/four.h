@@ -6,6 +6,8 @@
 #ifndef SPARSEBENCH_FOUR_H
 #define SPARSEBENCH_FOUR_H
 
+#include <string.h>
+
 #include "vector.h"
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -17,6 +19,22 @@ INLINE four pick_four(const float* x, const int32_t* at)
 {
     return (four){pick(x, at[0]), pick(x, at[1]), pick(x, at[2]), pick(x, at[3])};
 }
+
+// x at four 16-bit places, which are one load.
+INLINE four pick_four_near(const float* x, const uint16_t* at)
+{
+    uint64_t places;
+    memcpy(&places, at, sizeof places);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return (four){x[places >> 48], x[places >> 32 & 65535], x[places >> 16 & 65535], x[places & 65535]};
+#else
+    return (four){x[places & 65535], x[places >> 16 & 65535], x[places >> 32 & 65535], x[places >> 48]};
+#endif
+}
+
+// Lists stream past once: what is read STREAM_AHEAD entries later is asked for now. Condensed 768x3072, sparsity 0.9: 133
+// to 101 us warm, 173 to 122 cold, and 93 and 119 with places of 16 bits in one load (measured, Cascade Lake).
+#define STREAM_AHEAD 1024
 
 INLINE float sum_of_four(four value) { return (value[0] + value[1]) + (value[2] + value[3]); }
 

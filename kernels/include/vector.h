@@ -105,6 +105,6 @@ INLINE float pick(const float* from, int64_t index)
 }
 
 // Bring the cache line of `from` into the first-level cache; any address, nothing is read.
-INLINE void prefetch(const float* from) { __builtin_prefetch(from, 0, 3); }
+INLINE void prefetch(const void* from) { __builtin_prefetch(from, 0, 3); }
 
 #endif
