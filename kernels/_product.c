@@ -39,7 +39,9 @@ static Strip with_x(const Product* p, Strip strip, int64_t first, int64_t turn, 
     }
     float* slab = p->x_slab + (threads > 1 ? turn % 2 : 0) * p->block_rows * p->widest * LANES;
     int64_t mine = rows * t / threads;
-    pack(strip, first + mine, first + rows * (t + 1) / threads, slab + mine * step);
+    int64_t end = first + rows * (t + 1) / threads;
+    if (p->turned) pack_turned(strip, first + mine, end, slab + mine * step);
+    else pack(strip, first + mine, end, slab + mine * step);
     meet();
     strip.x = slab;
     strip.x_step = step;
@@ -69,7 +71,11 @@ static void work(const Product* p, const Groups* groups, const Segments* segment
             int64_t per = p->block_rows / segments[t].block_rows;
             times_segments(segments + t, b * per, least((b + 1) * per, segments[t].blocks), groups != 0, strip);
         }
-        if (p->y_slab && b == blocks - 1) unpack(whole, rows[t], rows[t + 1], p->y_slab);
+        if (!p->y_slab || b < blocks - 1) continue;
+        if (groups) meet();  // their rows need not be neighbours
+        if (p->turned) unpack_turned(whole, rows[t], rows[t + 1], p->y_slab);
+        else unpack(whole, rows[t], rows[t + 1], p->y_slab);
+        if (groups) meet();
     }
 }
 

@@ -7,8 +7,9 @@ The convention for a C body of one column is one function
 with x [k] and y [m], every entry of y written. Its arguments are ctypes objects made once, since a call takes a few
 microseconds and converting nine Python values would take one of them.
 
-A convolution reads padded planes (_planes.py); the timed call includes the copy into them. A 1x1 convolution of stride
-1 without padding is a product of W with each image as it is.
+Activations [n, k] are turned on their way into a slab, and Y on its way out of one, strip by strip in the caches. A
+convolution reads padded planes (_planes.py); the timed call includes the copy into them. A 1x1 convolution of stride 1
+without padding is a product of W with each image as it is.
 """
 
 from __future__ import annotations
@@ -66,14 +67,16 @@ def c_product(
     """
 
     def prepare(case: Case, packed: Any, x: np.ndarray, toolchain: Toolchain) -> Launch:
+        turned = case.layout == "batch" and case.conv is None
+
         def product(n: int, x: np.ndarray, y: np.ndarray) -> tuple[Call, dict[str, Any]]:
             if n > 1:
-                return bound(lists(packed), n, pointer(x), pointer(y), toolchain)
+                return bound(lists(packed), n, pointer(x), pointer(y), toolchain, turned)
             return partial(_void(toolchain.c(body), function), *arguments(packed), pointer(x), pointer(y)), {}
 
         if case.conv is not None:
             return _convolution(product, packed, case, x, toolchain)
-        y = toolchain.output((case.m, case.n))
+        y = toolchain.output((case.n, case.m) if turned else (case.m, case.n))
         call, facts = product(case.n, x, y)
         ran = "1 thread" if toolchain.threads > 1 and case.n == 1 else ""
         return Launch(_returning(y, [call]), y, ran, facts=facts)

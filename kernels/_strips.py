@@ -46,7 +46,7 @@ class Product(ctypes.Structure):
     """struct Product of include/strips.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("m", "k", "n", "widest", "block_rows")),
+        *((name, ctypes.c_int64) for name in ("m", "k", "n", "widest", "block_rows", "turned")),
         *((name, ctypes.c_void_p) for name in ("x", "y", "x_slab", "y_slab")),
     )
 
@@ -179,10 +179,12 @@ def shares(work: np.ndarray, threads: int) -> np.ndarray:
     return np.maximum.accumulate(starts).astype(np.int64)
 
 
-def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[partial[None], dict[str, Any]]:
+def bound(
+    lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain, turned: bool = False
+) -> tuple[partial[None], dict[str, Any]]:
     """A call without arguments that writes W X to the address `y`, and what a record should say of it.
 
-    x  pointer to float [k, n]; y, to float [m, n]
+    x  pointer to float [k, n]; y, to float [m, n]; if `turned` [n, k] and [n, m]
     """
     library = toolchain.c(PRODUCT)
     for name in ("lanes", "vectors_for"):
@@ -193,12 +195,13 @@ def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[p
     (m, k), ragged = lists.shape, n % lanes != 0
     strips = -(-n // (lanes * widest))
     keep = Keeper(x, y)
-    slabs = ragged or (strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k)
+    slabs = turned or ragged or (strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k)
     # Shared by all launches as Y is; of five axes, which no Y has.
     x_slab = keep.address(toolchain.output((1, 1, 2, block_rows, widest * lanes))) if slabs else 0
     added = lists.single is not None and (lists.groups is not None or segment_rows(lists, lanes * widest) < k)
-    y_slab = keep.address(toolchain.output((1, 1, 1, m, widest * lanes))) if added and (ragged or strips > 1) else 0
-    product = Product(m, k, n, widest, block_rows, x.value, y.value, x_slab, y_slab)
+    y_slabs = turned or (added and (ragged or strips > 1))
+    y_slab = keep.address(toolchain.output((1, 1, 1, m, widest * lanes))) if y_slabs else 0
+    product = Product(m, k, n, widest, block_rows, int(turned), x.value, y.value, x_slab, y_slab)
 
     threads = max(1, min(toolchain.threads, m))
     rows, parts = _shares(lists, threads)
@@ -220,7 +223,13 @@ def bound(lists: Lists, n: int, x: Any, y: Any, toolchain: Toolchain) -> tuple[p
         ctypes.c_int64(threads),
     )
     call.keep = keep  # type: ignore[attr-defined]
-    facts = {"strip_columns": lanes * widest, "block_rows": block_rows, "x_packed": slabs, "rows_together": height}
+    facts = {
+        "strip_columns": lanes * widest,
+        "block_rows": block_rows,
+        "x_packed": slabs,
+        "turned": turned,
+        "rows_together": height,
+    }
     return call, facts
 
 

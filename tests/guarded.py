@@ -12,6 +12,7 @@ import mmap
 import sys
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def run_all(toolchain: GuardedToolchain) -> None:
     _strips.placed = lambda array, dtype=None: guarded(np.ascontiguousarray(array, dtype), toolchain.side)
     for kernel in OWN:
         for problem in problems_for(kernel):
-            for n in problem.columns:
-                run(kernel, problem.case(kernel, n), problem.label, toolchain)
+            for n, layout in product(problem.columns, kernel.layouts):
+                run(kernel, replace(problem.case(kernel, n), layout=layout), f"{problem.label} {layout}", toolchain)
         for conv in CONVOLUTIONS if "conv2d" in kernel.ops else ():
             run(kernel, convolution_for(kernel, conv), str(conv), toolchain)
 

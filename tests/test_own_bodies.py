@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +111,14 @@ def test_one_column_says_that_it_uses_one_thread(kernel, toolchain, monkeypatch)
 def test_threads_share_the_rows(kernel, threads, toolchain):
     """More threads than cores too: each has rows of its own, or none."""
     toolchain = CpuToolchain(threads, cache=toolchain.cache)
-    for problem in problems_for(kernel):
+    for problem, layout in product(problems_for(kernel), kernel.layouts):
         for n in (3, 64, 130):
-            case = problem.case(kernel, n)
+            case = replace(problem.case(kernel, n), layout=layout)
             question, draw = question_for(case, "integers")
             launch = prepared(kernel, case, question, draw, toolchain)
             for _ in range(3):
                 verdict = question.judge(launch.run(), case)
-                assert verdict.ok, f"{problem.label} n={n}: {verdict.reason}"
+                assert verdict.ok, f"{problem.label} n={n} {layout}: {verdict.reason}"
 
 
 @every_body

@@ -33,6 +33,7 @@ KERNELS = [
         about="any block; up to 8 of its rows x 64 columns held in registers, so that they share each load of X",
         source="own",
         moved_bytes=moved_bytes,
+        layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",

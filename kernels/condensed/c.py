@@ -36,6 +36,7 @@ KERNELS = [
         about="as csr.c, live rows alone; at n = 1 sixteen nonzeros in flight",
         source="own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1)",
         moved_bytes=moved_bytes,
+        layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",

@@ -35,6 +35,7 @@ KERNELS = [
         about="blocks of X packed into the first-level cache, for each the nonzeros of a row x 64 columns in registers",
         source="own",
         moved_bytes=moved_bytes,
+        layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",

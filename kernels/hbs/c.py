@@ -87,6 +87,7 @@ KERNELS = [
         about="any levels in the registers of 4 rows x 64 columns; lone rows apart where they are many",
         source="own; the pattern is that of HBsNN (arXiv 1808.03420, section 2.3)",
         moved_bytes=moved_bytes,
+        layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",

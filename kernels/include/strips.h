@@ -21,6 +21,7 @@ typedef struct {
     int64_t m, k, n;
     int64_t widest;      // vectors of this product's strips, at most WIDEST
     int64_t block_rows;  // of X, taken at a time
+    int64_t turned;      // whether x is [n, k] and y [n, m]; both slabs are then there
     const float* x;      // [k, n]
     float* y;            // [m, n]
     float* x_slab;       // [2, block_rows, widest * LANES], aligned to vectors; 0: x is read where it is, n % LANES = 0
@@ -64,8 +65,9 @@ INLINE Strip strip_of(const Product* p, int64_t s)
     int64_t vectors = vectors_of(p->n), strips = strips_of(p), wide = vectors % strips;
     int64_t first = s * (vectors / strips) + least(s, wide), mine = vectors / strips + (s < wide);
     int64_t columns = least(mine * LANES, p->n - first * LANES);
-    Strip strip = {p->x + first * LANES, p->y + first * LANES, p->n, p->n, (int)mine,
-                   (int)(columns - (mine - 1) * LANES), 0, 0};
+    int64_t x_side = p->turned ? p->k : 1, y_side = p->turned ? p->m : 1;
+    Strip strip = {p->x + first * LANES * x_side, p->y + first * LANES * y_side, p->turned ? p->k : p->n,
+                   p->turned ? p->m : p->n, (int)mine, (int)(columns - (mine - 1) * LANES), 0, 0};
     return strip;
 }
 
@@ -81,6 +83,20 @@ INLINE void pack(Strip strip, int64_t first, int64_t end, float* slab)
     }
 }
 
+// The same from X [n, k]: columns of the strip are rows of X, turned LANES x LANES at a time.
+INLINE void pack_turned(Strip strip, int64_t first, int64_t end, float* slab)
+{
+    int64_t step = strip.vectors * LANES;
+    for (int v = 0; v < strip.vectors; ++v)
+        for (int64_t j = first; j < end; j += LANES) {
+            int columns = v == strip.vectors - 1 ? strip.last : LANES, rows = (int)least(LANES, end - j);
+            vec square[LANES] = {{0}};
+            for (int c = 0; c < columns; ++c) square[c] = load_some(strip.x + (v * LANES + c) * strip.x_step + j, rows);
+            transpose(square);
+            for (int r = 0; r < rows; ++r) store(slab + (j - first + r) * step + v * LANES, square[r]);
+        }
+}
+
 // Rows [first, end) of a strip of Y, `from` its slab, go where they belong.
 INLINE void unpack(Strip strip, int64_t first, int64_t end, const float* from)
 {
@@ -90,6 +106,20 @@ INLINE void unpack(Strip strip, int64_t first, int64_t end, const float* from)
         for (int v = 0; v < strip.vectors - 1; ++v) store(to + v * LANES, load(from + i * step + v * LANES));
         store_some(to + (strip.vectors - 1) * LANES, load(from + (i + 1) * step - LANES), strip.last);
     }
+}
+
+// The same to Y [n, m].
+INLINE void unpack_turned(Strip strip, int64_t first, int64_t end, const float* from)
+{
+    int64_t step = strip.vectors * LANES;
+    for (int v = 0; v < strip.vectors; ++v)
+        for (int64_t i = first; i < end; i += LANES) {
+            int columns = v == strip.vectors - 1 ? strip.last : LANES, rows = (int)least(LANES, end - i);
+            vec square[LANES] = {{0}};
+            for (int r = 0; r < rows; ++r) square[r] = load(from + (i + r) * step + v * LANES);
+            transpose(square);
+            for (int c = 0; c < columns; ++c) store_some(strip.y + (v * LANES + c) * strip.y_step + i, square[c], rows);
+        }
 }
 
 INLINE void clear(Tile sums, int rows, int vectors)

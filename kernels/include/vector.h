@@ -104,6 +104,31 @@ INLINE float pick(const float* from, int64_t index)
     return from[index];
 }
 
+// Rows become columns: lane c of rows[r] and lane r of rows[c] change places.
+INLINE void transpose(vec rows[LANES])
+{
+#if defined(__clang__)
+    vec from[LANES];
+    for (int r = 0; r < LANES; ++r) from[r] = rows[r];
+    for (int r = 0; r < LANES; ++r)
+        for (int c = 0; c < LANES; ++c) rows[c][r] = from[r][c];
+#else
+    typedef int32_t places __attribute__((vector_size(4 * LANES)));
+    places lane;
+    UNROLL for (int l = 0; l < LANES; ++l) lane[l] = l;
+    UNROLL for (int step = 1; step < LANES; step *= 2) {
+        // Blocks of step x step change places across the diagonal. A comparison is -1 where it holds.
+        const places odd = (lane & step) != 0, low = lane + (odd & (LANES - step)), high = lane + (odd & LANES) + (~odd & step);
+        UNROLL for (int r = 0; r < LANES; ++r)
+            if (!(r & step)) {
+                vec upper = rows[r], lower = rows[r + step];
+                rows[r] = __builtin_shuffle(upper, lower, low);
+                rows[r + step] = __builtin_shuffle(upper, lower, high);
+            }
+    }
+#endif
+}
+
 // Bring the cache line of `from` into the first-level cache; any address, nothing is read.
 INLINE void prefetch(const void* from) { __builtin_prefetch(from, 0, 3); }
 

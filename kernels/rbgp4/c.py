@@ -44,6 +44,7 @@ KERNELS = [
         about="4 or 8 rows that share a list of columns x 64 columns in registers; at n = 1 no list is read",
         source="own; the structure is RBGP4's (arXiv 2006.13486)",
         moved_bytes=moved_bytes,
+        layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),
         body="spmv.c",
