@@ -78,7 +78,7 @@ MEMORY = [
     ("read_static", -1, "an index beyond an array"),
     ("write_static", 1, "an index beyond an array"),
     ("static_by_pointer", 0, None),
-    ("static_by_pointer", 1, "touched memory it may not"),
+    ("static_by_pointer", 1, "failed a check|touched memory it may not"),
     ("static_by_pointer", -1, "touched memory it may not"),
     ("local_array", 0, "an index beyond an array"),
     ("anothers_stack", 0, None),
