@@ -28,7 +28,7 @@ STRIPS = (  # for Kernel.sources
     *("../_strips.py", "../_segments.py", "../_row_groups.py", "../_product.c"),
     *(f"../include/{name}.h" for name in ("strips", "groups", "segments")),
 )
-L2_SHARE = 0.7  # of the second-level cache that a slab of X may take, beside lists and sums
+L2_SHARE = 0.8  # of the second-level cache that a slab of X may take, beside lists and sums
 MOST_ROWS = 2**16  # of a block: places in it are 16-bit
 AHEAD = 8  # columns beyond the last list that groups.h looks at
 
