@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ast
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -192,14 +193,19 @@ def from_ptxas(ptx: str, sm: int) -> tuple[int, int]:
     return int(re.search(r"Used (\d+) registers", said)[1]), spilled
 
 
+def findings_of(variant: Variant) -> dict[str, Any]:
+    """The findings of `variant`, in whichever process compiles it."""
+    return findings(compiled(variant), variant.sm)
+
+
 def all_findings() -> dict[str, dict[str, Any]]:
-    """The findings of every variant, by label. Compilation holds no lock for most of its time."""
+    """The findings of every variant, by label.
 
-    def of(variant: Variant) -> dict[str, Any]:
-        return findings(compiled(variant), variant.sm)
-
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip((variant.label for variant in VARIANTS), pool.map(of, VARIANTS), strict=True))
+    Two processes, not threads: Triton parses each function's source, and before Python 3.11.8 two threads in
+    `ast.parse` at once raise "AST constructor recursion depth mismatch" (python/cpython#106905).
+    """
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return dict(zip((variant.label for variant in VARIANTS), pool.map(findings_of, VARIANTS), strict=True))
 
 
 @pytest.fixture(scope="module")
