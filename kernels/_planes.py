@@ -8,7 +8,7 @@ Where padding allows it, the zeros after a row are also those before the next on
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ import numpy as np
 from sparsebench.case import Conv
 from sparsebench.kernel import Toolchain
 
+from ._bound import group_structs, library_for
 from ._row_groups import RowGroups
-from ._strips import Keeper, group_shares, group_structs
+from ._strips import group_shares, l2_bytes
+from ._structs import Keeper
 
 PLANES = Path(__file__).with_name("_planes.c")
 PLANES_SOURCES = ("../_planes.py", "../_planes.c")  # for Kernel.sources
+PLANES_SHARE = 0.5  # of the second-level cache, for padded activations
 WIDEST = 4  # vectors of a strip, as in include/strips.h
 PIECE = np.dtype([("vector", "i4"), ("first", "i4"), ("count", "i4"), ("unused", "i4"), ("offset", "i8")])
 
@@ -31,8 +34,8 @@ class Planes(ctypes.Structure):
     """struct Planes of _planes.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("m", "c", "h", "w", "stride", "padding", "batch")),
-        *((name, ctypes.c_int64) for name in ("rows", "pitch", "line", "positions", "widest")),
+        *((name, ctypes.c_int64) for name in ("m", "c", "h", "w", "stride", "padding", "together", "turns")),
+        *((name, ctypes.c_int64) for name in ("rows", "pitch", "line", "positions", "widest", "adds")),
         *((name, ctypes.c_void_p) for name in ("x", "planes")),
     )
 
@@ -104,29 +107,29 @@ class Geometry:
 
 
 def convolution(
-    groups: RowGroups, conv: Conv, x: Any, y: Any, toolchain: Toolchain
+    groups: RowGroups, conv: Conv, dtype: str, x: Any, y: Any, toolchain: Toolchain, adds: bool = False
 ) -> tuple[partial[None], dict[str, Any]]:
-    """A call without arguments that writes the convolution to y [batch, m, oh, ow], and what a record should say.
+    """A call without arguments that writes (or adds) the convolution to y [batch, m, oh, ow], and a record's facts.
 
-    x, y  pointers
+    dtype  of W, X and Y
+    x, y   pointers
     """
-    library = toolchain.c(PLANES)
-    for name in ("lanes", "vectors_for"):
-        getattr(library, name).restype = ctypes.c_int64
-    lanes, height, geometry = library.lanes(), groups.rows.shape[1], Geometry(conv)
+    library = library_for(PLANES, conv.batch * conv.oh * conv.ow, dtype, toolchain)
+    lanes, height, geometry = library.lanes(), groups.rows.shape[1], Geometry(images_together(conv))
     widest = min(-(-geometry.positions // lanes), library.vectors_for(ctypes.c_int64(height)))
     line, m = geometry.line(lanes * WIDEST), groups.shape[0]
     planes = toolchain.output((1, 1, conv.c, conv.stride**2, line))
     keep = Keeper(x, y)
     struct = Planes(
-        *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding, conv.batch),
-        *(geometry.rows, geometry.pitch, line, geometry.positions, widest, x.value, keep.address(planes)),
+        *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding),
+        *(geometry.conv.batch, conv.batch // geometry.conv.batch),
+        *(geometry.rows, geometry.pitch, line, geometry.positions, widest, int(adds), x.value, keep.address(planes)),
     )
     pieces, starts = geometry.pieces(m, lanes, widest)
     threads = max(1, min(toolchain.threads, m))
-    library.planes_f32.restype = None
+    library.convolution.restype = None
     call = partial(
-        library.planes_f32,
+        library.convolution,
         keep.struct(struct),
         keep.struct(group_structs(groups, keep, geometry.offsets(line))),
         ctypes.c_void_p(keep.address(pieces)),
@@ -137,5 +140,18 @@ def convolution(
         ctypes.c_int64(threads),
     )
     call.keep = keep  # type: ignore[attr-defined]
-    idle = geometry.positions / (conv.batch * conv.oh * conv.ow) - 1
-    return call, {"strip_columns": lanes * widest, "rows_together": height, "idle_positions": round(idle, 3)}
+    idle = geometry.positions / (geometry.conv.batch * conv.oh * conv.ow) - 1
+    facts = {"strip_columns": lanes * widest, "rows_together": height, "images_together": geometry.conv.batch}
+    return call, facts | {"idle_positions": round(idle, 3)}
+
+
+def images_together(conv: Conv) -> Conv:
+    """`conv` for as many of its images, in equal parts, as PLANES_SHARE of the second-level cache holds padded.
+
+    >>> images_together(Conv(c=3, h=8, w=8, kh=3, kw=3, padding=1, batch=4)).batch
+    4
+    """
+    parts = [replace(conv, batch=images) for images in range(1, conv.batch + 1) if conv.batch % images == 0]
+    room = PLANES_SHARE * l2_bytes()
+    fitting = [part for part in parts if 4 * conv.c * conv.stride**2 * Geometry(part).line(1) <= room]
+    return max(fitting, default=parts[0], key=lambda part: part.batch)

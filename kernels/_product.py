@@ -2,10 +2,11 @@
 
 The convention for a C body of one column is one function
 
-    void NAME_vector_f32(<arguments of the format>, const float* x, float* y)
+    void NAME_vector(<arguments of the format>, const item* x, item* y, float* room)
 
-with x [k] and y [m], every entry of y written. Its arguments are ctypes objects made once, since a call takes a few
-microseconds and converting nine Python values would take one of them.
+with x [k] and y [m], every entry of y written; an item is a float or a bfloat16 (include/items.h), and `room` is for
+these. Its arguments are ctypes objects made once, since a call takes a few microseconds and converting nine Python
+values would take one of them.
 
 Activations [n, k] are turned on their way into a slab, and Y on its way out of one, strip by strip in the caches. A
 convolution reads padded planes (_planes.py); the timed call includes the copy into them. A 1x1 convolution of stride 1
@@ -15,7 +16,8 @@ without padding is a product of W with each image as it is.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,19 +28,24 @@ from sparsebench.case import ITEM_BYTES, Case, Conv
 from sparsebench.errors import SparsebenchError
 from sparsebench.kernel import Launch, Limit, Toolchain, least_moved_bytes
 
+from ._bound import ITEM_MACROS, STRIPS, bound
 from ._planes import PLANES_SOURCES, Geometry, convolution
-from ._row_groups import row_groups
-from ._strips import STRIPS, Lists, bound, height_of
+from ._row_groups import RowGroups, row_groups
+from ._strips import Lists, height_of
 
-SHARED = ("../_product.py", "../include/vector.h", *STRIPS, *PLANES_SOURCES)  # for Kernel.sources
+SHARED = ("../_product.py", "../include/vector.h", "../include/items.h", *STRIPS, *PLANES_SOURCES)  # for Kernel.sources
 
 ONE_GROUP = Limit(
     lambda case: case.conv is None or case.conv.groups == 1,
     "groups must be 1: it multiplies one [m, k] matrix with all channels; use a dense kernel for grouped convolutions",
 )
 
+C_DTYPES = tuple(ITEM_MACROS)
+MOST_LANES = 16  # of a vector, and of a run that is widened
+
 Argument = Any  # a ctypes object: pointer(array) or ctypes.c_int64(value)
 Call = Callable[[], Any]
+Bound = tuple[Call, dict[str, Any]]  # and what a record should say of it
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -57,31 +64,63 @@ def integers(*values: int) -> tuple[ctypes.c_int64, ...]:
     return tuple(ctypes.c_int64(value) for value in values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One product of a launch: the first writes Y, the others add to it.
+
+    packed     a matrix that _row_groups.py knows
+    arguments  makes the arguments of the body for one column, those before x, y and room
+    lists      makes the lists that _product.c takes for more columns
+    """
+
+    packed: Any
+    arguments: Callable[[], Sequence[Argument]]
+    lists: Callable[[], Lists]
+
+
 def c_product(
     body: Path, function: str, arguments: Callable[[Any], Sequence[Argument]], lists: Callable[[Any], Lists]
 ) -> Callable[..., Launch]:
-    """The `prepare` of a kernel whose body for one column is the C function `function` in `body`.
-
-    arguments  turns the packed matrix into the C arguments before x and y
-    lists      turns it into the lists that _product.c takes for more columns
-    """
+    """The `prepare` of a kernel in one pass, whose body for one column is the C function `function` in `body`."""
 
     def prepare(case: Case, packed: Any, x: np.ndarray, toolchain: Toolchain) -> Launch:
-        turned = case.layout == "batch" and case.conv is None
-
-        def product(n: int, x: np.ndarray, y: np.ndarray) -> tuple[Call, dict[str, Any]]:
-            if n > 1:
-                return bound(lists(packed), n, pointer(x), pointer(y), toolchain, turned)
-            return partial(_void(toolchain.c(body), function), *arguments(packed), pointer(x), pointer(y)), {}
-
-        if case.conv is not None:
-            return _convolution(product, packed, case, x, toolchain)
-        y = toolchain.output((case.n, case.m) if turned else (case.m, case.n))
-        call, facts = product(case.n, x, y)
-        ran = "1 thread" if toolchain.threads > 1 and case.n == 1 else ""
-        return Launch(_returning(y, [call]), y, ran, facts=facts)
+        one = Pass(packed, partial(arguments, packed), partial(lists, packed))
+        return launched([one], body, function, case, x, toolchain)
 
     return prepare
+
+
+def launched(
+    passes: Sequence[Pass], body: Path, function: str, case: Case, x: np.ndarray, toolchain: Toolchain
+) -> Launch:
+    """A launch of all passes into one Y."""
+    turned = case.layout == "batch" and case.conv is None
+
+    def product(n: int, x: np.ndarray, y: np.ndarray) -> list[Bound]:
+        if n > 1:
+            return [
+                bound(one.lists(), n, case.dtype, pointer(x), pointer(y), toolchain, turned, adds)
+                for adds, one in _adding(passes)
+            ]
+        call = _void(toolchain.c(body, **ITEM_MACROS[case.dtype]), function)
+        room = pointer(toolchain.output((1, 1, 1, 1, case.m + case.k + 2 * MOST_LANES)))
+        return [(partial(call, *one.arguments(), pointer(x), pointer(y), room), {}) for one in passes]
+
+    if case.conv is not None:
+        return _convolution(product, passes, case, x, toolchain)
+    y = toolchain.output((case.n, case.m) if turned else (case.m, case.n), case.dtype)
+    ran = "1 thread" if toolchain.threads > 1 and case.n == 1 else ""
+    return _launch(product(case.n, x, y), y, ran)
+
+
+def _adding(passes: Sequence[Pass]) -> Iterator[tuple[bool, Pass]]:
+    """Each pass, and whether it adds to what is there."""
+    return ((index > 0, one) for index, one in enumerate(passes))
+
+
+def _launch(found: Sequence[Bound], y: np.ndarray, ran: str) -> Launch:
+    """All calls one after the other; the facts are the first one's."""
+    return Launch(_returning(y, [call for call, _ in found]), y, ran, facts=found[0][1])
 
 
 def _void(library: Any, name: str) -> Any:
@@ -109,16 +148,24 @@ def _returning(y: np.ndarray, calls: Sequence[Call]) -> Callable[[], np.ndarray]
     return run_all
 
 
-def _convolution(product: Any, packed: Any, case: Case, x: np.ndarray, toolchain: Toolchain) -> Launch:
+def _convolution(product: Any, passes: Sequence[Pass], case: Case, x: np.ndarray, toolchain: Toolchain) -> Launch:
     """x [batch, c, h, w] to y [batch, m, oh, ow]: image by image where each is a product already, else from planes."""
     conv = case.conv
     assert conv is not None
-    y = toolchain.output((conv.batch, case.m, conv.oh, conv.ow))
+    y = toolchain.output((conv.batch, case.m, conv.oh, conv.ow), case.dtype)
     if is_plain(conv):
-        pairs = [product(conv.oh * conv.ow, image, plane) for image, plane in zip(x, y, strict=True)]
-        return Launch(_returning(y, [call for call, _ in pairs]), y, "a product an image", facts=pairs[0][1])
-    call, facts = convolution(row_groups(packed, height_of(packed)), conv, pointer(x), pointer(y), toolchain)
-    return Launch(_returning(y, [call]), y, "direct, from padded planes", facts=facts)
+        images = [product(conv.oh * conv.ow, image, plane) for image, plane in zip(x, y, strict=True)]
+        return _launch([found for image in images for found in image], y, "a product an image")
+    found = [
+        convolution(cut_of(one.packed), conv, case.dtype, pointer(x), pointer(y), toolchain, adds)
+        for adds, one in _adding(passes)
+    ]
+    return _launch(found, y, "direct, from padded planes")
+
+
+def cut_of(packed: Any) -> RowGroups:
+    """`packed` as groups of rows, as high as bodies take them."""
+    return row_groups(packed, height_of(packed))
 
 
 def is_plain(conv: Conv) -> bool:

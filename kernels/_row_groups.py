@@ -110,7 +110,7 @@ def heights_of(packed: Any, most: int = MOST_ROWS) -> tuple[int, ...]:
 def row_groups(packed: Any, most: int = MOST_ROWS) -> RowGroups:
     """`packed` as groups of rows that share lists, of `most` rows or four; SparsebenchError for an unknown format."""
     raise SparsebenchError(
-        f"the CUDA convolution packs csr, condensed, bsr, hbs and rbgp4, found {type(packed).__name__}; "
+        f"only csr, condensed, bsr, hbs and rbgp4 are cut into groups of rows, found {type(packed).__name__}; "
         f"add a row_groups for it"
     )
 

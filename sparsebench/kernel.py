@@ -33,12 +33,18 @@ class Toolchain(Protocol):
 
     threads: int
 
-    def c(self, body: Path) -> Any:
-        """The C source `body` compiled for this machine, as a ctypes library; MissingNeed without a compiler."""
+    def c(self, body: Path, **macros: int) -> Any:
+        """The C source `body` compiled for this machine with these macros defined, as a ctypes library.
+
+        MissingNeed without a compiler.
+        """
         ...
 
-    def output(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The float32 buffer that this kernel's run() must write Y into; every launch of a contestant gets the same."""
+    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """The buffer that this kernel's run() must write Y into; every launch of a contestant gets the same.
+
+        dtype  as Case.dtype names it; bfloat16 is ml_dtypes.bfloat16
+        """
         ...
 
 
@@ -106,7 +112,7 @@ class Launch:
     """A kernel ready to run: everything but the product itself is done.
 
     run   the timed call; reads the x it was prepared with anew each time and returns Y in the kernel's native layout:
-          [m, n] for feature, [n, m] for batch, [batch, m, oh, ow] for conv2d. numpy array or anything np.asarray takes.
+          [m, n] for feature, [n, m] for batch, [batch, m, oh, ow] for conv2d; a numpy array or a tensor of torch
     y     the buffer that run() fills and returns, so that the check can fill it with NaN first; None when the library
           allocates its own
     ran   what really runs, where that is not the kernel's name alone ("mv", "mkldnn linear")
@@ -148,8 +154,8 @@ class Kernel:
     name     format.provider, which is also its path below kernels/
     format   the class W is stored in before `prepare` is called
     prepare  (case, packed, x, toolchain) -> Launch. `x` is in the layout of `case`, which the lab has set to this
-             kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d. On the CPU it is
-             a float32 array and `toolchain` a Toolchain; on a GPU it is a tensor of the case's dtype there, and
+             kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d; its dtype is the
+             case's. On the CPU it is an array and `toolchain` a Toolchain; on a GPU it is a tensor there, and
              `toolchain` a CudaToolchain. The packed matrix is numpy's in the case's dtype either way
     moved_bytes  (case, packed) -> bytes this kernel moves at least
     needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...

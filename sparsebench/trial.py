@@ -239,11 +239,13 @@ def _key(case: Case) -> tuple[Any, ...]:
 
 
 def _group(groups: dict[Any, _Cases], dense: Case, kernels: Mapping[str, Kernel], baselines: Sequence[str]) -> _Cases:
-    """The group of a dense problem, made with its baselines where it is new."""
+    """The group of a dense problem, made where it is new: with the baselines that take its op and dtype."""
     key = _key(dense)
     if key not in groups:
         groups[key] = _Cases(dense)
-        groups[key].add(dense, None, [name for name in baselines if dense.op in kernels[name].ops])
+        able = [name for name in baselines if dense.op in kernels[name].ops]
+        in_dtype = [name for name in able if dense.dtype in kernels[name].dtypes]
+        groups[key].add(dense, None, in_dtype or able)  # where none takes it, skipped records say so
     return groups[key]
 
 

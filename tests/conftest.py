@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cuda_on_cpu.toolchain import ShimToolchain
 from hypothesis import settings
-from kernel_cases import OWN, strict_compiler
-from sparsebench.kernels._planes import PLANES
-from sparsebench.kernels._strips import PRODUCT
+from kernel_cases import strict_compiler
+from own_builds import build_all
 
 from sparsebench.lab.build import CpuToolchain, missing_need
 
@@ -26,9 +24,9 @@ def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
     """One toolchain for all, with every own body built (where there is a compiler); a warning is an error."""
     shared = CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
     if missing_need("cc") is None:
-        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("CC", strict_compiler())
-            list(pool.map(shared.c, [PRODUCT, PLANES, *{Path(kernel.home.parent, kernel.body) for kernel in OWN}]))
+            build_all(shared)
     return shared
 
 

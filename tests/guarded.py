@@ -2,13 +2,15 @@
 
     python tests/guarded.py end|start|heap CACHE_FOLDER [PLANTED_FAULT]
 
-Prints each kernel and problem before it runs, so the last line names the culprit.
+On the problems of kernel_cases.py, then on shapes that hypothesis draws, the same ones in each run. Prints kernel,
+dtype, cache and case before each runs, so the last line names the culprit.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -17,10 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kernel_cases import CONVOLUTIONS, OWN, convolution_for, in_layout, problems_for, question_for
-from sparsebench.kernels import _strips
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from kernel_cases import (
+    ANY,
+    CONVOLUTIONS,
+    MACHINE,
+    OWN,
+    convolution_for,
+    drawn_problems,
+    in_layout,
+    packed_for,
+    problems_for,
+    question_for,
+)
+from own_builds import build_all
+from sparsebench.kernels import _strips, _structs
 
-from sparsebench import Case, Kernel
+from sparsebench import Case, Conv, Kernel
+from sparsebench.case import NUMPY_DTYPES, DType
 from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
 
@@ -28,6 +45,10 @@ PAGE = mmap.PAGESIZE
 KEPT: list[mmap.mmap] = []  # a map must outlive the arrays in it
 UNOPTIMISED = (*build.FLAGS, "-O0")  # under the sanitizers, where optimising takes minutes
 LIBC = ctypes.CDLL(None, use_errno=True)
+EVERY = {(kernel.name, dtype) for kernel in OWN for dtype in kernel.dtypes}  # each is the start of a printed line
+# Drawn shapes a dtype of a kernel, and of a convolution. They are small: a small cache has them cut all the same.
+GEMMS, CONVS = 35, 15
+CACHES = (_strips.l2_bytes(), 2**12)  # bytes of the second level
 
 
 def guarded(array: np.ndarray, side: str) -> np.ndarray:
@@ -66,15 +87,16 @@ class GuardedToolchain(CpuToolchain):
 
     side = "end"
 
-    def output(self, shape: tuple[int, ...]) -> np.ndarray:
-        return guarded(np.full(shape, np.nan, np.float32), self.side)
+    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        return guarded(np.full(shape, np.nan, NUMPY_DTYPES[dtype]), self.side)
 
 
-def run(kernel: Kernel, case: Case, label: str, toolchain: GuardedToolchain) -> None:
-    """One answer from guarded operands; exits when it is wrong."""
-    print(kernel.name, label, f"n={case.n}", flush=True)
+def run(kernel: Kernel, case: Case, toolchain: GuardedToolchain, cache_bytes: int = CACHES[0]) -> None:
+    """One answer from guarded operands, made as for this cache; exits when it is wrong."""
+    print(kernel.name, case.dtype, f"cache={cache_bytes}", case, flush=True)
+    _strips.l2_bytes = lambda: cache_bytes
     question, draw = question_for(case, "integers")
-    packed = guarded_fields(kernel.format.from_dense(question.w, draw.mask, draw.structure), toolchain.side)
+    packed = guarded_fields(packed_for(kernel, case, question, draw), toolchain.side)
     launch = kernel.prepare(case, packed, guarded(in_layout(question.x, case), toolchain.side), toolchain)
     verdict = question.judge(launch.run(), case)
     if not verdict.ok:
@@ -82,14 +104,63 @@ def run(kernel: Kernel, case: Case, label: str, toolchain: GuardedToolchain) -> 
     KEPT.clear()
 
 
+def run_listed(kernel: Kernel, dtype: DType, toolchain: GuardedToolchain) -> None:
+    """All problems of kernel_cases.py."""
+    for problem in problems_for(kernel, dtype):
+        for n, layout in product(problem.columns, kernel.layouts):
+            run(kernel, problem.case(kernel, n, layout, dtype), toolchain)
+    for conv in CONVOLUTIONS if "conv2d" in kernel.ops else ():
+        run(kernel, convolution_for(kernel, conv, dtype=dtype), toolchain)
+
+
+@st.composite
+def gemms(draw: st.DrawFn, kernel: Kernel, dtype: DType) -> Case:
+    """Any product that this kernel takes, m and k up to about 40 and n up to 150."""
+    pattern = draw(st.sampled_from(kernel.format.patterns or ANY))
+    m, k, params, sparsity = draw(drawn_problems(pattern))
+    n, layout, seed = draw(st.integers(1, 150)), draw(st.sampled_from(kernel.layouts)), draw(st.integers(0, 1000))
+    weights = {"pattern": pattern, "params": params, "sparsity": sparsity, "seed": seed}
+    case = Case(m=m, k=k, n=n, layout=layout, dtype=dtype, **weights)
+    assume(kernel.why_not(case, MACHINE) is None)
+    return case
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, kernel: Kernel, dtype: DType) -> Case:
+    """Any small convolution, kernels that hang over the edges and strides that leave pixels out among them."""
+    kh, kw, padding = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(0, 2))
+    h, w = (draw(st.integers(max(1, side - 2 * padding), 12)) for side in (kh, kw))
+    few = st.integers(1, 3)
+    conv = Conv(draw(few), h, w, kh, kw, stride=draw(few), padding=padding, batch=draw(few))
+    case = convolution_for(kernel, conv, 4 * draw(st.integers(1, 4)), dtype)
+    assume(kernel.why_not(case, MACHINE) is None)
+    return case
+
+
+def run_drawn(kernel: Kernel, dtype: DType, toolchain: GuardedToolchain) -> None:
+    """Shapes by hypothesis. Where a wrong answer is found, the last line names the smallest that shows it."""
+    asked = {"gemm": (gemms, GEMMS), "conv2d": (convolutions, CONVS)}
+    for cases, count in (asked[op] for op in kernel.ops):
+
+        @settings(max_examples=count, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(cases(kernel, dtype), st.sampled_from(CACHES))
+        def draw_and_run(case: Case, cache_bytes: int) -> None:
+            run(kernel, case, toolchain, cache_bytes)
+
+        draw_and_run()
+
+
 def run_all(toolchain: GuardedToolchain) -> None:
-    _strips.placed = lambda array, dtype=None: guarded(np.ascontiguousarray(array, dtype), toolchain.side)
+    """Every body in every dtype; exits too when it asked for a build that own_builds.py does not list."""
+    _structs.placed = lambda array, dtype=None: guarded(np.ascontiguousarray(array, dtype), toolchain.side)
+    build_all(toolchain)
+    listed = set(toolchain.cache.iterdir())
     for kernel in OWN:
-        for problem in problems_for(kernel):
-            for n, layout in product(problem.columns, kernel.layouts):
-                run(kernel, replace(problem.case(kernel, n), layout=layout), f"{problem.label} {layout}", toolchain)
-        for conv in CONVOLUTIONS if "conv2d" in kernel.ops else ():
-            run(kernel, convolution_for(kernel, conv), str(conv), toolchain)
+        for dtype in kernel.dtypes:
+            run_listed(kernel, dtype, toolchain)
+            run_drawn(kernel, dtype, toolchain)
+    if more := {path.name for path in set(toolchain.cache.iterdir()) - listed}:
+        sys.exit(f"own_builds.py does not list {', '.join(sorted(more))}")
 
 
 FAULTS = {
@@ -111,6 +182,8 @@ def run_fault(name: str, toolchain: GuardedToolchain, folder: Path) -> None:
 
 def main(side: str, cache: str, fault: str | None = None) -> None:
     GuardedToolchain.side = side
+    # The address sanitizer came first in this process so that it can load bodies; a compiler under it takes minutes.
+    os.environ.pop("LD_PRELOAD", None)
     if side == "heap":
         build.FLAGS = UNOPTIMISED
     toolchain = GuardedToolchain(cache=Path(cache))

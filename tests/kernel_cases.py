@@ -12,9 +12,10 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from sparsebench import Case, Conv, Kernel, Launch, Machine, load_kernels
+from sparsebench.case import NUMPY_DTYPES, DType, Layout
 from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
-from sparsebench.lab.check import Question, Reference, as_columns
+from sparsebench.lab.check import NUMPY, Question, Reference, as_columns
 from sparsebench.patterns import Draw, pattern_from
 
 MACHINE = Machine.here("cpu")
@@ -52,12 +53,11 @@ class Problem:
         """The n to ask for; few where X would be large."""
         return COLUMNS if self.k < 1000 else (1, 17)
 
-    def case(self, kernel: Kernel, n: int, layout: str = "feature") -> Case:
+    def case(self, kernel: Kernel, n: int, layout: Layout = "feature", dtype: DType = "float32") -> Case:
         """This problem for n columns, in the kernel's own layout."""
         pattern = next(name for name, problems in PROBLEMS.items() if self in problems)
-        return kernel.native(
-            Case(m=self.m, k=self.k, n=n, pattern=pattern, params=self.params, sparsity=self.sparsity, layout=layout)
-        )
+        weights: dict[str, Any] = {"pattern": pattern, "params": self.params, "sparsity": self.sparsity}
+        return kernel.native(Case(m=self.m, k=self.k, n=n, layout=layout, dtype=dtype, **weights))
 
 
 def levels(*blocks_and_sparsities: tuple[int, int, float]) -> dict[str, Any]:
@@ -125,14 +125,15 @@ PROBLEMS: Mapping[str, tuple[Problem, ...]] = {
 ANY = ("dense", "unstructured", "nm")
 
 
-def problems_for(kernel: Kernel) -> list[Problem]:
-    """The problems whose pattern this kernel takes, those its limits refuse left out."""
+def problems_for(kernel: Kernel, dtype: DType = "float32") -> list[Problem]:
+    """The problems whose pattern this kernel takes, those its limits refuse left out; half in a further dtype."""
     patterns = kernel.format.patterns or (("dense",) if kernel.format.name == "dense" else ANY)
     listed = [problem for name in patterns for problem in PROBLEMS[name]]
-    return [problem for problem in listed if kernel.why_not(problem.case(kernel, 8), MACHINE) is None]
+    taken = [problem for problem in listed if kernel.why_not(problem.case(kernel, 8, dtype=dtype), MACHINE) is None]
+    return taken if dtype == kernel.dtypes[0] else taken[1::2]
 
 
-def convolution_for(kernel: Kernel, conv: Conv, m: int = 8) -> Case:
+def convolution_for(kernel: Kernel, conv: Conv, m: int = 8, dtype: DType = "float32") -> Case:
     """A convolution whose weights [m, k] have this kernel's first pattern; blocks and tiles of one row and column."""
     pattern = next(iter(kernel.format.patterns), "dense" if kernel.format.name == "dense" else "unstructured")
     params: Mapping[str, Any] = {
@@ -143,7 +144,8 @@ def convolution_for(kernel: Kernel, conv: Conv, m: int = 8) -> Case:
     }.get(pattern, {})
     sparsity = {"dense": None, "hierarchical": None, "rbgp4": 0.0, "nm": None}.get(pattern, 0.5)
     k, n = conv.c * conv.kh * conv.kw, conv.batch * conv.oh * conv.ow
-    return Case(m=m, k=k, n=n, op="conv2d", conv=conv, pattern=pattern, params=params, sparsity=sparsity)
+    weights: dict[str, Any] = {"pattern": pattern, "params": params, "sparsity": sparsity}
+    return Case(m=m, k=k, n=n, op="conv2d", conv=conv, dtype=dtype, **weights)
 
 
 def question_for(case: Case, data: str = "normal") -> tuple[Question, Draw]:
@@ -154,30 +156,45 @@ def question_for(case: Case, data: str = "normal") -> tuple[Question, Draw]:
 
 
 def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
-    """X as the kernel gets it: a fresh contiguous copy, [n, k] for layout batch."""
-    return np.array(x.T if case.conv is None and case.layout == "batch" else x, dtype=np.float32, order="C")
+    """X as the kernel gets it: a fresh contiguous copy in the case's dtype, [n, k] for layout batch."""
+    native = x.T if case.conv is None and case.layout == "batch" else x
+    return np.array(native, dtype=NUMPY_DTYPES[case.dtype], order="C")
 
 
-def example(kernel: Kernel) -> Case:
+def example(kernel: Kernel, dtype: DType = "float32") -> Case:
     """A plain case: the kernel's largest problem, or a convolution where it takes nothing else."""
     if "gemm" not in kernel.ops:
-        return convolution_for(kernel, CONVOLUTIONS[0])
-    return max(problems_for(kernel), key=lambda problem: problem.m).case(kernel, 24)
+        return convolution_for(kernel, CONVOLUTIONS[0], dtype=dtype)
+    return max(problems_for(kernel, dtype), key=lambda problem: problem.m).case(kernel, 24, dtype=dtype)
+
+
+def packed_for(kernel: Kernel, case: Case, question: Question, draw: Draw) -> Any:
+    """W of `question` in the kernel's format and the case's dtype."""
+    return kernel.format.from_dense(question.w.astype(NUMPY_DTYPES[case.dtype]), draw.mask, draw.structure)
 
 
 def prepared(
     kernel: Kernel, case: Case, question: Question, draw: Draw, toolchain: CpuToolchain, x: np.ndarray | None = None
 ) -> Launch:
     """The kernel ready to answer `question`, or to multiply its W with another `x` already in layout."""
-    packed = kernel.format.from_dense(question.w, draw.mask, draw.structure)
+    packed = packed_for(kernel, case, question, draw)
     return kernel.prepare(case, packed, in_layout(question.x, case) if x is None else x, toolchain)
 
 
 def answer(launch: Launch, case: Case) -> np.ndarray:
-    """Y [m, n] of one call that finds NaN in its output."""
+    """Y [m, n] of one call that finds NaN in its output, in float64."""
     if launch.y is not None:
         launch.y.fill(np.nan)
-    return as_columns(np.asarray(launch.run()), case)
+    return as_columns(NUMPY.answer(launch.run()), case)
+
+
+def array_of(y: Any) -> np.ndarray:
+    """What a kernel returned as an array over the same memory; numpy cannot read torch's bfloat16 itself."""
+    if isinstance(y, np.ndarray):
+        return y
+    import torch
+
+    return y.view(torch.int16).numpy().view(NUMPY_DTYPES["bfloat16"]) if y.dtype is torch.bfloat16 else y.numpy()
 
 
 def solve(kernel: Kernel, case: Case, toolchain: CpuToolchain, data: str) -> str:
@@ -192,6 +209,15 @@ def solve(kernel: Kernel, case: Case, toolchain: CpuToolchain, data: str) -> str
 def each(kernels: list[Kernel]) -> list[Any]:
     """Test parameters, one a kernel; those that lack something here are skipped with what to install."""
     return [pytest.param(kernel, id=kernel.name, marks=lacking(kernel)) for kernel in kernels]
+
+
+def each_dtype(kernels: list[Kernel]) -> list[Any]:
+    """Test parameters (kernel, dtype) for every dtype a kernel takes, as `each` makes them."""
+    return [
+        pytest.param(kernel, dtype, id=f"{kernel.name}-{dtype}", marks=lacking(kernel))
+        for kernel in kernels
+        for dtype in kernel.dtypes
+    ]
 
 
 def lacking(kernel: Kernel) -> list[pytest.MarkDecorator]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kernel_cases import NARROWER_VECTORS
 
+from sparsebench.case import NUMPY_DTYPES
 from sparsebench.errors import MissingNeed, SparsebenchError
 from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain, compiler_version, missing_need
@@ -182,6 +183,7 @@ def test_output_is_a_fresh_buffer_of_nan():
     assert first.dtype == np.float32
     assert np.isnan(first).all()
     assert not np.shares_memory(first, second)
+    assert toolchain.output((2, 3), "bfloat16").dtype == NUMPY_DTYPES["bfloat16"]
     assert toolchain.threads == 2
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from sparsebench.case import Case, Conv
+from sparsebench.case import NUMPY_DTYPES, Case, Conv
 from sparsebench.lab.check import Question, Reference, as_columns, product
 from sparsebench.lab.operands import in_layout
 from sparsebench.patterns import Draw
 
 K = 4096
+BFLOAT16 = NUMPY_DTYPES["bfloat16"]
 
 
 def reference(k: int = K, sparsity: float = 0.5, **fields) -> Reference:
@@ -51,6 +54,14 @@ def fp16_sums(question: Question) -> np.ndarray:
     return total.astype(np.float32)
 
 
+def bf16_sums(question: Question) -> np.ndarray:
+    """Sums kept in bfloat16 from one multiply-add to the next."""
+    total = np.zeros((len(question.w), question.x.shape[1]), BFLOAT16)
+    for column in range(question.w.shape[1]):
+        total += np.outer(question.w[:, column], question.x[column]).astype(BFLOAT16)
+    return total.astype(np.float32)
+
+
 def unwritten(question: Question) -> np.ndarray:
     """An output filled with NaN first, in which one entry is never written."""
     y = plain(question)
@@ -85,6 +96,16 @@ def test_precision_gate_refuses(fault):
 def test_integer_gate_refuses(fault):
     asked = reference()
     assert not asked.integers().judge(fault(asked.integers()), asked.case).ok
+
+
+def test_bfloat16_is_judged_by_float32_sums_rounded_once():
+    asked = reference(dtype="bfloat16")
+    for question in (asked.integers(), asked.normal()):
+        assert np.array_equal(question.x, in_layout(question.x, asked.case).astype(np.float32)), "X is rounded already"
+        assert question.judge(plain(question).astype(BFLOAT16), asked.case).ok
+        assert question.judge(torch.from_numpy(plain(question)).bfloat16(), asked.case).ok
+        for fault in (one_lost, bf16_sums, unwritten, nudged, swapped_rows):
+            assert not question.judge(fault(question).astype(BFLOAT16), asked.case).ok, fault.__name__
 
 
 def test_tf32_passes_where_it_is_what_was_asked():
@@ -148,6 +169,7 @@ def test_batch_layout_is_the_transpose():
     assert in_layout(x, case).flags.c_contiguous
     assert in_layout(x, case).ctypes.data % 64 == 0
     assert as_columns(np.zeros((4, 2)), case).shape == (2, 4)
+    assert in_layout(x, replace(case, dtype="bfloat16")).dtype == BFLOAT16
 
 
 def test_bfloat16_answers_round_once_to_nearest_even():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guarded import EVERY
 from kernel_cases import (
     CONVOLUTIONS,
     MACHINE,
@@ -54,7 +55,7 @@ def run_guarded(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_bodies_stay_inside_their_arrays(side, toolchain):
     done = run_guarded(side, str(toolchain.cache))
     assert done.returncode == 0, f"died in {done.stdout.splitlines()[-1:]}: {done.stderr[-2000:]}"
-    assert {line.split()[0] for line in done.stdout.splitlines()} == {kernel.name for kernel in OWN}
+    assert {tuple(line.split()[:2]) for line in done.stdout.splitlines()} == EVERY
 
 
 @needs_cc
@@ -76,13 +77,14 @@ def test_without_a_fault_the_planted_body_lives(tmp_path):
 
 @every_body
 @pytest.mark.parametrize("vectors", [name for name in NARROWER_VECTORS if name != "native"])
-def test_the_vectors_of_other_machines(kernel, vectors, tmp_path, monkeypatch):
+def test_the_vectors_of_other_machines(kernel, vectors, toolchain, monkeypatch):
     # -O0 compiles three times as fast, and shows whether a body leans on what -O3 happens to do.
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, *NARROWER_VECTORS[vectors], "-O0"))
-    toolchain = CpuToolchain(cache=tmp_path)
-    for problem in problems_for(kernel):
+    toolchain = CpuToolchain(cache=toolchain.cache)
+    for problem, dtype in ((problem, dtype) for dtype in kernel.dtypes for problem in problems_for(kernel, dtype)):
         for n in (1, 3, 17, 65) if problem.k < 1000 else (1, 17):
-            assert solve(kernel, problem.case(kernel, n), toolchain, "integers") == "", f"{problem.label}, n = {n}"
+            case = problem.case(kernel, n, dtype=dtype)
+            assert solve(kernel, case, toolchain, "integers") == "", f"{problem.label}, n = {n}, {dtype}"
 
 
 # ---------------------------------------------------------------------------------------------------- what faces say

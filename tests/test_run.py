@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from sparsebench.desk.report import write_report
 from sparsebench.errors import BadInput, StoreError
 from sparsebench.lab.baselines import AA_TOLERANCE
+from sparsebench.lab.build import missing_need
 from sparsebench.lab.doctor import examine
 from sparsebench.lab.run import Limits, Run, Watch
 from sparsebench.record import BROKEN
@@ -29,17 +31,17 @@ about: two tiny problems
 seeds: [0]
 protocol: {{cache: [hot], threads: 1, budget_s: 0.02, precision: 0.05}}
 problems:
-  - {{m: 32, k: 48, n: {n}, dtype: [float32]}}
+  - {{m: 32, k: 48, n: {n}, dtype: [{dtype}]}}
 arms:
   - {{pattern: unstructured, sparsity: [0.8], kernels: [{kernels}]}}
 """
 
 
-def suite(folder: Path, *kernels: str, n: object = 8) -> Suite:
+def suite(folder: Path, *kernels: str, n: object = 8, dtype: str = "float32") -> Suite:
     """A suite of one or two tiny problems with these kernels, written to `folder` and loaded."""
     path = folder / "small.yaml"
     plugins = f"plugins: [{PLUGIN}]\n" if any(name.startswith("fault") for name in kernels) else ""
-    path.write_text(SUITE.format(n=n, kernels=", ".join(kernels)) + plugins)
+    path.write_text(SUITE.format(n=n, dtype=dtype, kernels=", ".join(kernels)) + plugins)
     return Suite.load(path)
 
 
@@ -77,7 +79,25 @@ def test_a_record_tells_the_whole_story(tmp_path):
     assert set(record.layout_s) == set(record.samples["hot"])
     winner = next(r for r in summary.records if "dense.aa" in r.samples.get("hot", {}))
     assert winner.kernel == next(iter(winner.baselines))
-    assert json.loads((summary.path.parent / "peaks.jsonl").read_text())["stream_bytes_per_s"] > 1e8
+    peaks = json.loads((summary.path.parent / "peaks.jsonl").read_text())
+    assert peaks["stream_bytes_per_s"] > 1e8
+    assert min(peaks["fma_flops_per_s"][dtype] for dtype in ("float32", "bfloat16")) > 1e8
+
+
+@pytest.mark.skipif(missing_need("cc") is not None, reason="needs a C compiler")
+def test_bfloat16_is_measured_and_reported_like_float32(tmp_path):
+    asked = suite(tmp_path, "csr.c", "csr.scipy", dtype="bfloat16")
+    summary = Run(asked, tmp_path / "results").execute()
+    found = outcomes(summary)
+    assert found.pop("csr.scipy") == "skipped"
+    assert set(found.values()) == {"ok"}
+    assert {"dense.torch", "dense.torch_mm", "dense.onednn", "dense.widened", "dense.widened_mm"} < set(found)
+    record = next(record for record in summary.records if record.kernel == "csr.c")
+    assert record.nnz == round(0.2 * 32 * 48)
+    assert record.moved_bytes == record.format_bytes + 2 * (48 * 8 + 32 * 8)
+    assert record.speedup().median > 0
+    page = write_report(tmp_path / "results", tmp_path / "out")
+    assert "bfloat16" in page.read_text()
 
 
 def test_fresh_runs_all_again_and_appends(tmp_path):
@@ -146,7 +166,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
 def test_a_kernel_for_another_shape_is_skipped_with_a_sentence(tmp_path):
     path = tmp_path / "blocks.yaml"
     path.write_text(
-        SUITE.format(n=4, kernels="bsr.scipy")
+        SUITE.format(n=4, dtype="float32", kernels="bsr.scipy")
         .replace("unstructured", "block, block: [5, 1]")
         .replace("small", "blocks")
     )

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from planning import KERNELS, planned, suite
+from planning import KERNELS, kernel, planned, suite
 
 from sparsebench.case import Case
 from sparsebench.errors import SuiteError
@@ -86,6 +86,19 @@ def test_every_setting_is_its_own_problem(tmp_path: Path) -> None:
         for layout in ("feature", "batch")
         for kernel in ("dense.one", "dense.two", "csr.c")
     ]
+
+
+def test_baselines_are_the_dense_kernels_that_take_the_dtype(tmp_path: Path) -> None:
+    made = suite(
+        tmp_path,
+        "name: a\nproblems: [{m: 1, k: 1, n: 1, dtype: [float32, bfloat16, float16]}]\n"
+        "arms: [{pattern: unstructured, sparsity: 0.5, kernels: csr.c}]\n",
+    )
+    trials = made.trials({**KERNELS, "dense.wide": kernel("dense.wide", dtypes=("bfloat16",))})
+    of = {dtype: [t.kernel for t in trials if t.case.dtype == dtype] for dtype in ("float32", "bfloat16", "float16")}
+    assert of["float32"] == ["dense.one", "dense.two", "csr.c"]
+    assert of["bfloat16"] == ["dense.wide", "csr.c"]
+    assert of["float16"] == ["dense.one", "dense.two", "dense.wide", "csr.c"]  # nobody takes it: all say so
 
 
 def test_a_network_is_measured_dense_throughout_and_sparse_where_prunable(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from sparsebench.formats import Bsr
 from sparsebench.kernel import Kernel
 
-from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._row_groups import row_groups
 from .._strips import Lists, height_of
 
@@ -15,9 +15,9 @@ HEADERS = tuple(f"../include/{name}.h" for name in ("four", "blocks", "block_dot
 
 
 def arguments(packed: Bsr) -> tuple[Argument, ...]:
-    """What bsr_vector_f32 takes before x and y."""
+    """What bsr_vector takes before x, y and room."""
     arrays = (packed.block_offsets, packed.block_columns, packed.values)
-    return *integers(packed.shape[0], *packed.block), *map(pointer, arrays)
+    return *integers(*packed.shape, *packed.block), *map(pointer, arrays)
 
 
 def lists(packed: Bsr) -> Lists:
@@ -29,10 +29,11 @@ KERNELS = [
     Kernel(
         name="bsr.c",
         format=Bsr,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "bsr_vector_f32", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "bsr_vector", arguments, lists),
         about="any block; up to 8 of its rows x 64 columns held in registers, so that they share each load of X",
         source="own",
         moved_bytes=moved_bytes,
+        dtypes=C_DTYPES,
         layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),

@@ -3,9 +3,10 @@
 //
 //   offsets  int32 [m / bh + 1]      never falling; block row i owns blocks offsets[i] .. offsets[i + 1] - 1
 //   columns  int32 [blocks]          0 <= columns < k / bw; block j starts at column columns[j] * bw
-//   values   float [blocks, bh, bw]  row-major
-//   x        float [k]
-//   y        float [m]               every entry written
+//   values   items [blocks, bh, bw]  row-major
+//   x        items [k]
+//   y        items [m]               every entry written
+//   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    4 rows of a block row, or 1.
 // Demands:  bh divides m, bw divides k.
@@ -30,8 +31,10 @@ static void times_vector(Blocks w, int64_t m, const float* x, float* y)
     }
 }
 
-void bsr_vector_f32(int64_t m, int64_t bh, int64_t bw, const int32_t* offsets, const int32_t* columns,
-                    const float* values, const float* x, float* y)
+void bsr_vector(int64_t m, int64_t k, int64_t bh, int64_t bw, const int32_t* offsets, const int32_t* columns,
+                const item* values, const item* x, item* y, float* room)
 {
-    times_vector((Blocks){bh, bw, offsets, columns, values}, m, x, y);
+    float* sums = sums_of(y, room, k);
+    times_vector((Blocks){bh, bw, offsets, columns, values}, m, widened(x, k, room), sums);
+    narrowed(sums, m, y);
 }

@@ -9,14 +9,14 @@ import numpy as np
 from sparsebench.formats import Condensed
 from sparsebench.kernel import Kernel
 
-from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._segments import Single
 from .._strips import Lists
 
 
 def arguments(packed: Condensed) -> tuple[Argument, ...]:
-    """What condensed_vector_f32 takes before x and y."""
-    sizes = (packed.shape[0], *packed.values.shape, packed.columns.itemsize)
+    """What condensed_vector takes before x, y and room."""
+    sizes = (*packed.shape, *packed.values.shape, packed.columns.itemsize)
     return *integers(*sizes), *map(pointer, (packed.rows, packed.columns, packed.values))
 
 
@@ -32,10 +32,11 @@ KERNELS = [
     Kernel(
         name="condensed.c",
         format=Condensed,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "condensed_vector_f32", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "condensed_vector", arguments, lists),
         about="as csr.c, live rows alone; at n = 1 sixteen nonzeros in flight",
         source="own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1)",
         moved_bytes=moved_bytes,
+        dtypes=C_DTYPES,
         layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),

@@ -3,16 +3,15 @@
 //
 //   rows     int32 [active]                  rising; the live rows of W
 //   columns  uint16 or int32 [active, f4]    by column_bytes; 0 <= columns < k; f4 is f padded to a multiple of 4
-//   values   float [active, f4]              row-major; 0 in the padding, whose column is one the row owns
-//   x        float [k]
-//   y        float [m]                       every entry written: rows that are not live get zeros each time
+//   values   items [active, f4]              row-major; 0 in the padding, whose column is one the row owns
+//   x        items [k]
+//   y        items [m]                       every entry written: rows that are not live get zeros each time
+//   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    four nonzeros a vector, four vectors in flight.
 // Demands:  f4 % 4 == 0.
 // Moves:    6 bytes an entry (8 with int32 columns).
 // Source:   own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1).
-
-#include <string.h>
 
 #include "four.h"
 
@@ -21,18 +20,19 @@ typedef struct {
     const int32_t* rows;
     const void* columns;
     int wide;  // whether columns are int32
-    const float* values;
+    const item* values;
 } Condensed;
 
 // Four stored entries of a row, each times its x.
 INLINE four products(Condensed w, int64_t at, const float* x)
 {
-    if (w.wide) return load_four(w.values + at) * pick_four(x, (const int32_t*)w.columns + at);
-    return load_four(w.values + at) * pick_four_near(x, (const uint16_t*)w.columns + at);
+    if (w.wide) return four_items(w.values + at) * pick_four(x, (const int32_t*)w.columns + at);
+    return four_items(w.values + at) * pick_four_near(x, (const uint16_t*)w.columns + at);
 }
 
 INLINE void times_vector(Condensed w, const float* x, float* y)
 {
+    memset(y, 0, sizeof(float) * (size_t)w.m);
     for (int64_t i = 0; i < w.active; ++i) {
         int64_t p = i * w.f4, end = p + w.f4;
         four partial[4] = {0};
@@ -46,10 +46,12 @@ INLINE void times_vector(Condensed w, const float* x, float* y)
     }
 }
 
-void condensed_vector_f32(int64_t m, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows,
-                          const void* columns, const float* values, const float* x, float* y)
+void condensed_vector(int64_t m, int64_t k, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows,
+                      const void* columns, const item* values, const item* x, item* y, float* room)
 {
-    memset(y, 0, sizeof(float) * (size_t)m);
-    if (column_bytes == 2) times_vector((Condensed){m, active, f4, rows, columns, 0, values}, x, y);
-    else times_vector((Condensed){m, active, f4, rows, columns, 1, values}, x, y);
+    const float* xs = widened(x, k, room);
+    float* sums = sums_of(y, room, k);
+    if (column_bytes == 2) times_vector((Condensed){m, active, f4, rows, columns, 0, values}, xs, sums);
+    else times_vector((Condensed){m, active, f4, rows, columns, 1, values}, xs, sums);
+    narrowed(sums, m, y);
 }

@@ -9,15 +9,16 @@ import numpy as np
 from sparsebench.formats import Csr
 from sparsebench.kernel import Kernel
 
-from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._segments import Single
-from .._strips import Lists, placed
+from .._strips import Lists
+from .._structs import placed
 
 
 def arguments(packed: Csr) -> tuple[Argument, ...]:
-    """What csr_vector_f32 takes before x and y; columns as 16-bit numbers where k allows it."""
+    """What csr_vector takes before x and y; columns as 16-bit numbers where k allows it."""
     columns = placed(packed.columns, np.uint16 if packed.shape[1] <= 2**16 else np.int32)
-    sizes = (packed.shape[0], columns.itemsize)
+    sizes = (*packed.shape, columns.itemsize)
     return *integers(*sizes), *map(pointer, (packed.offsets, columns, packed.values))
 
 
@@ -31,10 +32,11 @@ KERNELS = [
     Kernel(
         name="csr.c",
         format=Csr,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "csr_vector_f32", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "csr_vector", arguments, lists),
         about="blocks of X packed into the first-level cache, for each the nonzeros of a row x 64 columns in registers",
         source="own",
         moved_bytes=moved_bytes,
+        dtypes=C_DTYPES,
         layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),

@@ -2,9 +2,10 @@
 //
 //   offsets  int32 [m + 1]           never falling; row i is values[offsets[i]] .. values[offsets[i + 1] - 1]
 //   columns  uint16 or int32 [nnz]   by column_bytes; 0 <= columns < k
-//   values   float [nnz]             row after row
-//   x        float [k]
-//   y        float [m]               every entry written
+//   values   items [nnz]             row after row
+//   x        items [k]
+//   y        items [m]               every entry written
+//   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    four nonzeros a vector, two vectors in flight: with four, short rows spend their time in the rest loop.
 // Moves:    6 bytes a nonzero (8 with int32 columns) and 4 a row of W.
@@ -17,13 +18,13 @@ typedef struct {
     const int32_t* offsets;
     const void* columns;
     int wide;  // whether columns are int32
-    const float* values;
+    const item* values;
 } Csr;
 
 INLINE four products(Csr w, int64_t p, const float* x)
 {
-    if (w.wide) return load_four(w.values + p) * pick_four(x, (const int32_t*)w.columns + p);
-    return load_four(w.values + p) * pick_four_near(x, (const uint16_t*)w.columns + p);
+    if (w.wide) return four_items(w.values + p) * pick_four(x, (const int32_t*)w.columns + p);
+    return four_items(w.values + p) * pick_four_near(x, (const uint16_t*)w.columns + p);
 }
 
 INLINE int64_t column(Csr w, int64_t p)
@@ -47,14 +48,17 @@ INLINE void times_vector(Csr w, int64_t m, const float* x, float* y)
             p += 4;
         }
         float sum = sum_of_four(even + odd);
-        for (; p < end; ++p) sum += w.values[p] * pick(x, column(w, p));
+        for (; p < end; ++p) sum += widen(w.values[p]) * pick(x, column(w, p));
         y[i] = sum;
     }
 }
 
-void csr_vector_f32(int64_t m, int64_t column_bytes, const int32_t* offsets, const void* columns, const float* values,
-                    const float* x, float* y)
+void csr_vector(int64_t m, int64_t k, int64_t column_bytes, const int32_t* offsets, const void* columns,
+                const item* values, const item* x, item* y, float* room)
 {
-    if (column_bytes == 2) times_vector((Csr){offsets, columns, 0, values}, m, x, y);
-    else times_vector((Csr){offsets, columns, 1, values}, m, x, y);
+    const float* xs = widened(x, k, room);
+    float* sums = sums_of(y, room, k);
+    if (column_bytes == 2) times_vector((Csr){offsets, columns, 0, values}, m, xs, sums);
+    else times_vector((Csr){offsets, columns, 1, values}, m, xs, sums);
+    narrowed(sums, m, y);
 }

@@ -6,6 +6,7 @@ flatter every sparse kernel twofold. The operators are those that torch.compile 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from sparsebench.errors import MissingNeed
 from sparsebench.formats import Dense
 from sparsebench.kernel import Kernel, Launch, Toolchain
 
-from .torch import filters, tensors
+from .torch import DTYPES, filters, tensor
 
 SOURCE = "oneDNN (Apache-2.0) through torch (BSD-3-Clause)"
 NO_FUSION: tuple[str, list[Any], str] = ("none", [], "")  # nothing is computed on Y after the product
@@ -34,21 +35,31 @@ def operators(*names: str) -> list[Any]:
     return [getattr(torch.ops.mkldnn, name).default for name in names]
 
 
-def prepare_linear(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -> Launch:
-    """oneDNN's inner product of x [n, k]; it allocates Y itself."""
+def bound_linear(case: Case, w: Any) -> Callable[[Any], Any]:
+    """oneDNN's inner product of a tensor [n, k] with `w` [m, k], packed here; it allocates Y itself."""
     pack, linear = operators("_reorder_linear_weight", "_linear_pointwise")
-    x_, w = tensors(x, packed.values)
-    return Launch(partial(linear, x_, pack(w, case.n), None, *NO_FUSION), ran="weights packed")
+    packed = pack(w, case.n)
+    return lambda x: linear(x, packed, None, *NO_FUSION)
+
+
+def bound_convolution(case: Case, w: Any) -> Callable[[Any], Any]:
+    """oneDNN's convolution of a tensor [batch, c, h, w] with filters `w`, packed here; it allocates Y itself."""
+    pack, convolution = operators("_reorder_convolution_weight", "_convolution_pointwise")
+    conv = case.conv
+    assert conv is not None
+    geometry = [conv.padding] * 2, [conv.stride] * 2, [1, 1], conv.groups
+    packed = pack(w, *geometry, [conv.batch, conv.c, conv.h, conv.w])
+    return lambda x: convolution(x, packed, None, *geometry, *NO_FUSION)
+
+
+def prepare_linear(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -> Launch:
+    """oneDNN's inner product of x [n, k]."""
+    return Launch(partial(bound_linear(case, tensor(packed.values)), tensor(x)), ran="weights packed")
 
 
 def prepare_conv(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -> Launch:
-    """oneDNN's convolution of x [batch, c, h, w]; it allocates Y itself."""
-    pack, convolution = operators("_reorder_convolution_weight", "_convolution_pointwise")
-    assert case.conv is not None
-    x_, w = tensors(x, filters(case, packed))
-    geometry = [case.conv.padding] * 2, [case.conv.stride] * 2, [1, 1], case.conv.groups
-    filters_ = pack(w, *geometry, list(x.shape))
-    return Launch(partial(convolution, x_, filters_, None, *geometry, *NO_FUSION), ran="weights packed")
+    """oneDNN's convolution of x [batch, c, h, w]."""
+    return Launch(partial(bound_convolution(case, tensor(filters(case, packed))), tensor(x)), ran="weights packed")
 
 
 KERNELS = [
@@ -58,8 +69,10 @@ KERNELS = [
         prepare=prepare_linear,
         about="oneDNN's inner product on activations [n, k], weights packed beforehand",
         source=SOURCE,
+        dtypes=DTYPES,
         layouts=("batch",),
         needs=("torch",),
+        sources=("torch.py",),
     ),
     Kernel(
         name="dense.onednn_conv",
@@ -67,7 +80,9 @@ KERNELS = [
         prepare=prepare_conv,
         about="oneDNN's convolution, weights packed beforehand",
         source=SOURCE,
+        dtypes=DTYPES,
         ops=("conv2d",),
         needs=("torch",),
+        sources=("torch.py",),
     ),
 ]

@@ -11,19 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.case import Case
+from sparsebench.case import NUMPY_DTYPES, Case
 from sparsebench.formats import Dense
 from sparsebench.kernel import Kernel, Launch, Toolchain
 
 SOURCE = "torch (BSD-3-Clause) with the BLAS it was built with"
+DTYPES = ("float32", "bfloat16")
 
 
 def tensors(*arrays: np.ndarray) -> tuple[Any, ...]:
     """Tensors over the same memory."""
+    return tuple(tensor(array) for array in arrays)
+
+
+def tensor(array: np.ndarray) -> Any:
+    """A tensor over the same memory; torch takes numpy's bfloat16 only as 16-bit integers."""
     # torch: the framework whose dense product every sparse kernel has to beat.
     import torch
 
-    return tuple(torch.from_numpy(array) for array in arrays)
+    if array.dtype == NUMPY_DTYPES["bfloat16"]:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def prepare_linear(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -> Launch:
@@ -31,7 +39,7 @@ def prepare_linear(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchai
     import torch
 
     linear: Any = torch.nn.functional.linear  # its stub does not know `out`
-    y = toolchain.output((case.n, case.m))
+    y = toolchain.output((case.n, case.m), case.dtype)
     x_, w, y_ = tensors(x, packed.values, y)
     return Launch(partial(linear, x_, w, out=y_), y)
 
@@ -40,7 +48,7 @@ def prepare_mm(case: Case, packed: Dense, x: np.ndarray, toolchain: Toolchain) -
     """torch.mm of W and x [k, n] into one buffer [m, n]."""
     import torch
 
-    y = toolchain.output((case.m, case.n))
+    y = toolchain.output((case.m, case.n), case.dtype)
     w, x_, y_ = tensors(packed.values, x, y)
     return Launch(partial(torch.mm, w, x_, out=y_), y)
 
@@ -69,6 +77,7 @@ KERNELS = [
         prepare=prepare_linear,
         about="F.linear on activations [n, k], torch's own layout",
         source=SOURCE,
+        dtypes=DTYPES,
         layouts=("batch",),
         needs=("torch",),
     ),
@@ -78,6 +87,7 @@ KERNELS = [
         prepare=prepare_mm,
         about="torch.mm(W, X) on activations [k, n]",
         source=SOURCE,
+        dtypes=DTYPES,
         needs=("torch",),
     ),
     Kernel(
@@ -87,6 +97,7 @@ KERNELS = [
         about="F.conv2d, with the library torch picks for the shape",
         source="torch (BSD-3-Clause), mostly oneDNN",
         ops=("conv2d",),
+        dtypes=DTYPES,
         needs=("torch",),
     ),
 ]

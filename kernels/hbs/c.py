@@ -11,7 +11,7 @@ import numpy as np
 from sparsebench.formats import Bsr, Hbs
 from sparsebench.kernel import Kernel
 
-from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._row_groups import Level, RowGroups, row_groups
 from .._segments import Single
 from .._strips import Lists, height_of
@@ -40,11 +40,11 @@ def level(bsr: Bsr) -> Blocks:
     return Blocks(*bsr.block, *addresses)
 
 
-def arguments(packed: Hbs) -> tuple[Argument, ...]:
-    """What hbs_vector_f32 takes before x and y."""
+def arguments(packed: Hbs, adds: bool = False) -> tuple[Argument, ...]:
+    """What hbs_vector takes before x, y and room."""
     levels = (Blocks * len(packed.levels))(*map(level, packed.levels))
     levels.packed = packed  # type: ignore[attr-defined]  # keeps the arrays alive as long as the addresses
-    return *integers(packed.shape[0], len(packed.levels)), levels
+    return *integers(*packed.shape, len(packed.levels)), levels, *integers(adds)
 
 
 def lists(packed: Hbs) -> Lists:
@@ -83,10 +83,11 @@ KERNELS = [
     Kernel(
         name="hbs.c",
         format=Hbs,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "hbs_vector_f32", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "hbs_vector", arguments, lists),
         about="any levels in the registers of 4 rows x 64 columns; lone rows apart where they are many",
         source="own; the pattern is that of HBsNN (arXiv 1808.03420, section 2.3)",
         moved_bytes=moved_bytes,
+        dtypes=C_DTYPES,
         layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),

@@ -5,12 +5,14 @@
 //     bh, bw   int64                     rows and columns of its blocks; they divide those of the level before
 //     offsets  int32 [m / bh + 1]        never falling; block row i owns blocks offsets[i] .. offsets[i + 1] - 1
 //     columns  int32 [blocks]            0 <= columns < k / bw
-//     values   float [blocks, bh, bw]    row-major
-//   x        float [k]
-//   y        float [m]                 every entry written
+//     values   items [blocks, bh, bw]    row-major
+//   x        items [k]
+//   y        items [m]                 every entry written
+//   adds     int64                     whether y is added to, not written
+//   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    4, 2 or 1 rows of a coarsest block row; every level adds to the same sums.
-// Demands:  at least one level; blocks of the first divide m x k.
+// Demands:  at least one level; blocks of the first divide m x k; items of 32 bits where y is added to.
 // Moves:    per level what bsr.c moves for it.
 // Source:   own; the pattern is that of HBsNN (arXiv 1808.03420, section 2.3).
 
@@ -36,10 +38,11 @@ static int rows_together(Levels levels)
     return 1;
 }
 
-static void times_vector(Levels levels, int64_t m, int rows, const float* x, float* y)
+static void times_vector(Levels levels, int64_t m, int rows, int adds, const float* x, float* y)
 {
     for (int64_t row = 0; row < m; row += rows) {
         float sums[4] = {0};
+        for (int j = 0; adds && j < rows; ++j) sums[j] = y[row + j];
         for (const Blocks* w = levels.first; w < levels.first + levels.count; ++w) {
             if (rows == 4 && w->bh % 4 == 0) add_dots(sums, *w, row / w->bh, row % w->bh, 4, x);
             else for (int j = 0; j < rows; ++j) add_dots(sums + j, *w, (row + j) / w->bh, (row + j) % w->bh, 1, x);
@@ -48,8 +51,11 @@ static void times_vector(Levels levels, int64_t m, int rows, const float* x, flo
     }
 }
 
-void hbs_vector_f32(int64_t m, int64_t count, const Blocks* first, const float* x, float* y)
+void hbs_vector(int64_t m, int64_t k, int64_t count, const Blocks* first, int64_t adds, const item* x, item* y,
+                float* room)
 {
     Levels levels = {first, count};
-    times_vector(levels, m, rows_together(levels), x, y);
+    float* sums = sums_of(y, room, k);
+    times_vector(levels, m, rows_together(levels), (int)adds, widened(x, k, room), sums);
+    narrowed(sums, m, y);
 }

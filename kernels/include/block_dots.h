@@ -8,10 +8,10 @@
 // Blocks a multiple of four wide: lanes are columns.
 INLINE void add_wide(four* partial, Blocks w, int64_t p, int64_t r, int rows, const float* x)
 {
-    const float* entry = w.values + (p * w.bh + r) * w.bw;
+    const item* entry = w.values + (p * w.bh + r) * w.bw;
     const float* from = x + w.columns[p] * w.bw;
     for (int64_t c = 0; c < w.bw; c += 4)
-        UNROLL for (int j = 0; j < rows; ++j) partial[j] += load_four(entry + j * w.bw + c) * load_four(from + c);
+        UNROLL for (int j = 0; j < rows; ++j) partial[j] += four_items(entry + j * w.bw + c) * load_four(from + c);
 }
 
 INLINE void dots_of_wide(float* sums, Blocks w, int64_t i, int64_t r, int rows, const float* x)
@@ -28,12 +28,12 @@ INLINE void dots_of_wide(float* sums, Blocks w, int64_t i, int64_t r, int rows, 
 // Four rows of blocks one column wide: lanes are rows, and four blocks are in flight.
 INLINE void dots_of_tall(float* sums, Blocks w, int64_t i, int64_t r, const float* x)
 {
-    const float* values = w.values + r;
+    const item* values = w.values + r;
     int64_t p = w.offsets[i], end = w.offsets[i + 1];
     four partial[4] = {0};
     for (; p + 4 <= end; p += 4)
-        UNROLL for (int j = 0; j < 4; ++j) partial[j] += load_four(values + (p + j) * w.bh) * x[w.columns[p + j]];
-    for (; p < end; ++p) partial[0] += load_four(values + p * w.bh) * x[w.columns[p]];
+        UNROLL for (int j = 0; j < 4; ++j) partial[j] += four_items(values + (p + j) * w.bh) * x[w.columns[p + j]];
+    for (; p < end; ++p) partial[0] += four_items(values + p * w.bh) * x[w.columns[p]];
     four total = (partial[0] + partial[1]) + (partial[2] + partial[3]);
     UNROLL for (int j = 0; j < 4; ++j) sums[j] += total[j];
 }
@@ -44,11 +44,11 @@ INLINE float dot_of_single(Blocks w, int64_t i, const float* x)
     int64_t p = w.offsets[i], end = w.offsets[i + 1];
     four even = {0}, odd = {0};
     for (; p + 8 <= end; p += 8) {
-        even += load_four(w.values + p) * pick_four(x, w.columns + p);
-        odd += load_four(w.values + p + 4) * pick_four(x, w.columns + p + 4);
+        even += four_items(w.values + p) * pick_four(x, w.columns + p);
+        odd += four_items(w.values + p + 4) * pick_four(x, w.columns + p + 4);
     }
     float sum = sum_of_four(even + odd);
-    for (; p < end; ++p) sum += w.values[p] * x[w.columns[p]];
+    for (; p < end; ++p) sum += widen(w.values[p]) * x[w.columns[p]];
     return sum;
 }
 
@@ -56,10 +56,10 @@ INLINE float dot_of_single(Blocks w, int64_t i, const float* x)
 INLINE void dots_of_any(float* sums, Blocks w, int64_t i, int64_t r, int rows, const float* x)
 {
     for (int64_t p = w.offsets[i]; p < w.offsets[i + 1]; ++p) {
-        const float* entry = w.values + (p * w.bh + r) * w.bw;
+        const item* entry = w.values + (p * w.bh + r) * w.bw;
         const float* from = x + w.columns[p] * w.bw;
         for (int64_t c = 0; c < w.bw; ++c)
-            UNROLL for (int j = 0; j < rows; ++j) sums[j] += entry[j * w.bw + c] * from[c];
+            UNROLL for (int j = 0; j < rows; ++j) sums[j] += widen(entry[j * w.bw + c]) * from[c];
     }
 }
 

@@ -2,13 +2,13 @@
 #ifndef SPARSEBENCH_BLOCKS_H
 #define SPARSEBENCH_BLOCKS_H
 
-#include <stdint.h>
+#include "items.h"
 
 typedef struct {
     int64_t bh, bw;
     const int32_t* offsets;  // [m / bh + 1]
     const int32_t* columns;  // [blocks]
-    const float* values;     // [blocks, bh, bw]
+    const item* values;      // [blocks, bh, bw]
 } Blocks;
 
 #endif

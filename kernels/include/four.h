@@ -6,13 +6,23 @@
 #ifndef SPARSEBENCH_FOUR_H
 #define SPARSEBENCH_FOUR_H
 
-#include <string.h>
-
-#include "vector.h"
+#include "items.h"
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 
 INLINE four load_four(const float* from) { return *(const four*)from; }
+
+// Four items of W.
+INLINE four four_items(const item* from)
+{
+#if defined(ITEM_BITS) && ITEM_BITS == 16
+    typedef uint16_t quarters __attribute__((vector_size(8), aligned(2), may_alias));
+    typedef uint32_t whole_four __attribute__((vector_size(16)));
+    return (four)(__builtin_convertvector(*(const quarters*)from, whole_four) << 16);
+#else
+    return load_four(from);
+#endif
+}
 
 // x at four 32-bit places.
 INLINE four pick_four(const float* x, const int32_t* at)

@@ -21,7 +21,7 @@ typedef struct {
     int64_t height, lists;
     const int64_t* offsets;  // [blocks * lists + 1]
     const INDEX* columns;    // [entries + AHEAD]  rows of X from the block's first on; or, x_step = 1, of elements
-    const float* values;     // [entries, height]
+    const item* values;      // [entries, height]
 } Level;
 
 // Row r of group g is row rows[g * height + r] of Y, -1 for none; heights of groups and levels are 1, 2, 4 or 8.
@@ -42,12 +42,11 @@ INLINE void add_entry(Tile sums, const INDEX* column, const float* values, int h
         UNROLL for (int v = 0; v < vectors; ++v) sums[r][v] += values[r] * xs[v];
 }
 
-// sums += a whole list. A tile of few sums has others beside it, which take turns.
-INLINE void add_list(Tile sums, const Level* w, int64_t list, int height, int vectors, Strip strip)
+// sums += some entries of a list. A tile of few sums has others beside it, which take turns.
+INLINE void add_entries(Tile sums, const INDEX* column, const INDEX* end, const float* values, int height, int vectors,
+                        Strip strip)
 {
     const int sets = height * vectors >= IN_FLIGHT ? 1 : height * vectors >= IN_FLIGHT / 2 ? 2 : 4;
-    const INDEX *column = w->columns + w->offsets[list], *end = w->columns + w->offsets[list + 1];
-    const float* values = w->values + w->offsets[list] * height;
     Sums more[3];
     UNROLL for (int s = 1; s < sets; ++s) clear(more[s - 1], height, vectors);
     for (; sets > 1 && column + sets <= end; column += sets, values += sets * height)
@@ -57,6 +56,18 @@ INLINE void add_list(Tile sums, const Level* w, int64_t list, int height, int ve
     UNROLL for (int s = 1; s < sets; ++s)
         UNROLL for (int r = 0; r < height; ++r)
             UNROLL for (int v = 0; v < vectors; ++v) sums[r][v] += more[s - 1][r][v];
+}
+
+// sums += a whole list.
+INLINE void add_list(Tile sums, const Level* w, int64_t list, int height, int vectors, Strip strip)
+{
+    int64_t entry = w->offsets[list], end = w->offsets[list + 1];
+    for (int64_t next; entry < end; entry = next) {
+        float room[ROOM];
+        next = RUN(entry, end, height);
+        const float* values = widened(w->values + entry * height, (next - entry) * height, room);
+        add_entries(sums, w->columns + entry, w->columns + next, values, height, vectors, strip);
+    }
 }
 
 // sums += all lists of group g in one level. Groups of 8 rows have lists of 8 alone, which spares half the code.
@@ -69,7 +80,7 @@ INLINE void add_level(Tile sums, const Level* w, int64_t block, int64_t g, int r
     else UNROLL for (int j = 0; j < rows; ++j) add_list(sums + j, w, first + j, 1, vectors, strip);
 }
 
-// The first block of k writes Y, the others add to it.
+// Writes Y, or adds to it.
 INLINE void times_strip(const Groups* w, int64_t block, int64_t first, int64_t end, int rows, int vectors, Strip strip)
 {
     for (int64_t g = first; g < end; ++g) {
@@ -79,10 +90,15 @@ INLINE void times_strip(const Groups* w, int64_t block, int64_t first, int64_t e
         UNROLL for (int r = 0; r < rows; ++r) {
             int64_t row = w->rows[g * rows + r];
             if (row < 0) continue;
+            if (strip.pieces) {
+                item* out = strip.out + row * strip.y_step;
+                if (strip.adds) add_pieces(sums[r], out, strip.pieces, strip.beyond);
+                store_pieces(sums[r], out, strip.pieces, strip.beyond);
+                continue;
+            }
             float* y = strip.y + row * strip.y_step;
-            if (block) add_row(sums[r], y, vectors, strip.last);
-            if (strip.pieces) store_pieces(sums[r], y, strip.pieces, strip.beyond);
-            else store_row(sums[r], y, vectors, strip.last);
+            if (strip.adds) add_row(sums[r], y, vectors, strip.last);
+            store_row(sums[r], y, vectors, strip.last);
         }
     }
 }

@@ -1,6 +1,7 @@
 // Vectors of floats for all bodies, from one source: GCC's and Clang's vector extensions.
 //
-//   vec            LANES floats: 16 with AVX-512, 8 with AVX, else 4 (NEON, SSE; plain C where there is neither)
+//   vec            LANES floats: 16 with AVX-512, 8 with AVX, else 4 (NEON, SSE; plain C where there is neither); fewer
+//                  where a body is compiled with fewer, for products of few columns
 //   a + b, w * a   element by element; a scalar operand is broadcast; `a += w * b` becomes one FMA
 //   load, store    any address, no alignment asked
 //   *_some         the first `count` floats alone (1 <= count <= LANES): nothing beyond them is read or written
@@ -9,13 +10,16 @@
 #define SPARSEBENCH_VECTOR_H
 
 #include <stdint.h>
+#include <string.h>
 
+#ifndef LANES
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
 #define LANES 8
 #else
 #define LANES 4
+#endif
 #endif
 
 #if defined(__AVX__)
@@ -36,7 +40,7 @@ INLINE vec load(const float* from) { return *(const vec*)from; }
 
 INLINE void store(float* to, vec value) { *(vec*)to = value; }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && LANES == 16
 
 INLINE vec load_some(const float* from, int count)
 {
@@ -49,23 +53,35 @@ INLINE void store_some(float* to, vec value, int count)
     else _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
 }
 
-#elif defined(__AVX__)
+#elif defined(__AVX__) && LANES <= 8
 
-INLINE __m256i first_lanes(int count)
+#if LANES == 8
+#define MASKED(name) _mm256_mask##name
+typedef __m256i mask;
+typedef __m256 masked;
+#else
+#define MASKED(name) _mm_mask##name
+typedef __m128i mask;
+typedef __m128 masked;
+#endif
+
+INLINE mask first_lanes(int count)
 {
-    static const int32_t ones_then_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    return _mm256_loadu_si256((const __m256i*)(ones_then_zeros + LANES - count));
+    static const int32_t ones_then_zeros[2 * LANES] = {[0 ... LANES - 1] = -1};
+    mask lanes;
+    memcpy(&lanes, ones_then_zeros + LANES - count, sizeof lanes);
+    return lanes;
 }
 
 INLINE vec load_some(const float* from, int count)
 {
-    return count == LANES ? load(from) : (vec)_mm256_maskload_ps(from, first_lanes(count));
+    return count == LANES ? load(from) : (vec)MASKED(load_ps)(from, first_lanes(count));
 }
 
 INLINE void store_some(float* to, vec value, int count)
 {
     if (count == LANES) store(to, value);
-    else _mm256_maskstore_ps(to, first_lanes(count), (__m256)value);
+    else MASKED(store_ps)(to, first_lanes(count), (masked)value);
 }
 
 #else
@@ -89,10 +105,22 @@ INLINE void store_some(float* to, vec value, int count)
 // Lanes [first, first + count) of `value` to the same places behind `to`; nothing else is written.
 INLINE void store_between(float* to, vec value, int first, int count)
 {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && LANES == 16
     _mm512_mask_storeu_ps(to, (__mmask16)(((1u << count) - 1) << first), (__m512)value);
 #else
     for (int lane = first; lane < first + count; ++lane) to[lane] = value[lane];
+#endif
+}
+
+// The same lanes loaded, zeros in the others.
+INLINE vec load_between(const float* from, int first, int count)
+{
+#if defined(__AVX512F__) && LANES == 16
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)(((1u << count) - 1) << first), from);
+#else
+    vec value = {0};
+    for (int lane = first; lane < first + count; ++lane) value[lane] = from[lane];
+    return value;
 #endif
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 from sparsebench.formats import Rbgp4
 from sparsebench.kernel import Kernel
 
-from .._product import ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
+from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._row_groups import row_groups
 from .._strips import Lists, height_of
 
@@ -24,10 +24,10 @@ def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
 
 
 def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
-    """What rbgp4_vector_f32 takes before x and y."""
+    """What rbgp4_vector takes before x, y and room."""
     (bh, bw), (_, tk) = packed.block, packed.tile
     inner = spelled_out(packed.inner, bw)
-    sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk)
+    sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk, packed.shape[1])
     return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
 
 
@@ -40,10 +40,11 @@ KERNELS = [
     Kernel(
         name="rbgp4.c",
         format=Rbgp4,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector_f32", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector", arguments, lists),
         about="4 or 8 rows that share a list of columns x 64 columns in registers; at n = 1 no list is read",
         source="own; the structure is RBGP4's (arXiv 2006.13486)",
         moved_bytes=moved_bytes,
+        dtypes=C_DTYPES,
         layouts=("feature", "batch"),
         ops=("gemm", "conv2d"),
         needs=("cc",),

@@ -4,17 +4,16 @@
 //   outer    int32 [u_o, d_o]         0 <= outer < k / tk, tile columns next to each tile row
 //   inner    int32 [u_i, f]           0 <= inner < tk, columns of a tile that each inner row keeps: the inner graph,
 //                                     its blocks spelled out; f = d_i * bw
-//   values   float [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
-//   x        float [k]
-//   y        float [u_o * tm]         every entry written
+//   values   items [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
+//   x        items [k]
+//   y        items [u_o * tm]         every entry written
+//   room     float [k + u_o * tm, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i], so row_repeat * bh rows share one list.
 //
 // Tiles:    up to 4 rows that share a list, 8 outer edges at a time.
 // Moves:    4 bytes a nonzero.
 // Source:   own; the structure is RBGP4's (arXiv 2006.13486).
-
-#include <string.h>
 
 #include "four.h"
 
@@ -26,7 +25,7 @@
 typedef struct {
     int64_t u_o, d_o, u_i, f, row_repeat, bh, tk;
     const int32_t *outer, *inner;
-    const float* values;
+    const item* values;
 } Graphs;
 
 // Up to four rows of tile row `o` that share list `i`, as rows of the tile.
@@ -55,15 +54,15 @@ INLINE void add_dots(Graphs w, Group group, int rows, int64_t first, int64_t end
     four partial[4] = {0};
     float rest[4] = {0};
     for (int64_t e = first; e < end; ++e) {
-        const float* values = w.values + e * tile_rows(w) * w.f;
+        const item* values = w.values + e * tile_rows(w) * w.f;
         const float* from = x + w.outer[e] * w.tk;
         int64_t c = 0;
         for (; c + 4 <= w.f; c += 4) {
             four xs = pick_four(from, list + c);
-            UNROLL for (int j = 0; j < rows; ++j) partial[j] += load_four(values + group.at[j] * w.f + c) * xs;
+            UNROLL for (int j = 0; j < rows; ++j) partial[j] += four_items(values + group.at[j] * w.f + c) * xs;
         }
         for (; c < w.f; ++c)
-            UNROLL for (int j = 0; j < rows; ++j) rest[j] += values[group.at[j] * w.f + c] * from[list[c]];
+            UNROLL for (int j = 0; j < rows; ++j) rest[j] += widen(values[group.at[j] * w.f + c]) * from[list[c]];
     }
     UNROLL for (int j = 0; j < rows; ++j)
         y[group.o * tile_rows(w) + group.at[j]] += sum_of_four(partial[j]) + rest[j];
@@ -90,8 +89,12 @@ static void times_vector(Graphs w, const float* x, float* y)
 #undef DO
 }
 
-void rbgp4_vector_f32(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
-                      const int32_t* outer, const int32_t* inner, const float* values, const float* x, float* y)
+void rbgp4_vector(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
+                  int64_t k, const int32_t* outer, const int32_t* inner, const item* values, const item* x, item* y,
+                  float* room)
 {
-    times_vector((Graphs){u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values}, x, y);
+    Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
+    float* sums = sums_of(y, room, k);
+    times_vector(w, widened(x, k, room), sums);
+    narrowed(sums, u_o * tile_rows(w), y);
 }

@@ -18,7 +18,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +28,7 @@ import numpy as np
 # platformdirs: each system has its own place for caches.
 import platformdirs
 
+from sparsebench.case import NUMPY_DTYPES
 from sparsebench.errors import MissingNeed, SparsebenchError
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -47,25 +48,25 @@ class CpuToolchain:
     def __init__(self, threads: int = 1, cache: Path | None = None) -> None:
         self.threads = threads
         self.cache = cache or platformdirs.user_cache_path("sparsebench") / "bodies"
-        self._loaded: dict[Path, ctypes.CDLL] = {}
+        self._loaded: dict[tuple[Path, tuple[str, ...]], ctypes.CDLL] = {}
 
-    def c(self, body: Path) -> ctypes.CDLL:
-        """The C source `body` compiled for this machine and loaded.
+    def c(self, body: Path, **macros: int) -> ctypes.CDLL:
+        """The C source `body` compiled for this machine, these macros defined, and loaded.
 
         MissingNeed without a compiler; SparsebenchError with the compiler's own words when it refuses the source.
         """
-        body = body.resolve()
-        if body not in self._loaded:
-            self._loaded[body] = self._load(body)
-        return self._loaded[body]
+        key = body.resolve(), defined(macros)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(*key)
+        return self._loaded[key]
 
-    def output(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A fresh float32 buffer of this shape, filled with NaN so that an entry never written shows."""
-        return np.full(shape, np.nan, np.float32)
+    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """A fresh buffer of this shape, filled with NaN so that an entry never written shows."""
+        return np.full(shape, np.nan, NUMPY_DTYPES[dtype])
 
-    def _load(self, body: Path) -> ctypes.CDLL:
+    def _load(self, body: Path, definitions: tuple[str, ...]) -> ctypes.CDLL:
         command = compiler()
-        flags = (*FLAGS, *(THREADED if self.threads > 1 else ()))
+        flags = (*FLAGS, *(THREADED if self.threads > 1 else ()), *definitions)
         name = f"{body.parent.name}-{body.stem}-{_key(body, command, flags)}"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,15 @@ class CpuToolchain:
             # The cache cannot be written, or nothing in it loads (a noexec mount). A loaded library outlives its file.
             with tempfile.TemporaryDirectory(prefix="sparsebench-") as folder:
                 return ctypes.CDLL(str(_compiled(body, command, flags, Path(folder), name)))
+
+
+def defined(macros: Mapping[str, int]) -> tuple[str, ...]:
+    """Compiler flags that define `macros`.
+
+    >>> defined({"LANES": 4})
+    ('-DLANES=4',)
+    """
+    return tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
 
 
 def compiler() -> tuple[str, ...]:

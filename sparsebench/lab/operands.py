@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.case import Case
+from sparsebench.case import NUMPY_DTYPES, Case
 from sparsebench.kernel import Launch
 from sparsebench.lab.build import CpuToolchain
 
@@ -20,13 +20,13 @@ class OutputToolchain(CpuToolchain):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        self._outputs: dict[tuple[int, ...], np.ndarray] = {}
+        self._outputs: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
 
-    def output(self, shape: tuple[int, ...]) -> np.ndarray:
-        """The one float32 buffer of this shape, filled with NaN."""
-        if shape not in self._outputs:
-            self._outputs[shape] = aligned(np.full(shape, np.nan, np.float32))
-        return self._outputs[shape]
+    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """The one buffer of this shape and dtype, filled with NaN."""
+        if (shape, dtype) not in self._outputs:
+            self._outputs[shape, dtype] = aligned(np.full(shape, np.nan, NUMPY_DTYPES[dtype]))
+        return self._outputs[shape, dtype]
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
@@ -42,8 +42,9 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
-    """X [k, n] as the layout of `case` stores it, a copy of its own; activation tensors stay as they are."""
-    return aligned(x if case.conv is not None or case.layout == "feature" else x.T)
+    """X [k, n] as the layout and dtype of `case` store it, a copy of its own; activation tensors stay as they are."""
+    native = x if case.conv is not None or case.layout == "feature" else x.T
+    return aligned(native.astype(NUMPY_DTYPES[case.dtype], copy=False))
 
 
 def run_filled(launch: Launch) -> Any:
@@ -61,7 +62,8 @@ def layout_change_s(case: Case, native: Case) -> float:
     import torch  # its transposing copy is blocked; numpy's walks one side with a stride and takes several times longer
 
     shapes = [(case.k, case.n), (case.n, case.m)] if case.layout == "feature" else [(case.n, case.k), (case.m, case.n)]
-    pairs = [(torch.zeros(shape), torch.empty(shape[::-1])) for shape in shapes]
+    dtype = getattr(torch, case.dtype)
+    pairs = [(torch.zeros(shape, dtype=dtype), torch.empty(shape[::-1], dtype=dtype)) for shape in shapes]
     times_s = []
     for _ in range(LAYOUT_ROUNDS):
         start_s = time.perf_counter()

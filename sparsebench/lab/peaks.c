@@ -1,6 +1,8 @@
 // Measured peaks of one core: what a roofline may be drawn from. Own.
 //
 //   fma_f32     runs `rounds` of CHAINS independent fused multiply-adds on 16 floats; 2 * 16 * CHAINS * rounds flops
+//   fma_bf16    the same with sums of two products of bfloat16 each, where the processor has them (AVX512_BF16):
+//               bf16_products times the flops. Elsewhere that is 1: bfloat16 is widened and multiplied as float32
 //   triad_f32   a[i] = b[i] + s * c[i], n floats each: moves 12 n bytes (16 n where the store first reads its line)
 //   read_f32    the sum of n floats: moves 4 n bytes
 //
@@ -8,6 +10,9 @@
 // units wants eight chains at least; more are used so that the compiler may hold them in registers as it likes.
 
 #include <stdint.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 typedef float v16 __attribute__((vector_size(64), aligned(4)));
 enum { CHAINS = 12 };
@@ -27,6 +32,28 @@ float fma_f32(int64_t rounds, float scale)
         total += sums[chain];
     return total[0] + total[7];
 }
+
+#ifdef __AVX512BF16__
+const int64_t bf16_products = 2;
+
+float fma_bf16(int64_t rounds, float scale)
+{
+    __m512 sums[CHAINS];
+    __m512bh factor = _mm512_cvtne2ps_pbh(_mm512_set1_ps(scale), _mm512_set1_ps(scale));
+    for (int chain = 0; chain < CHAINS; ++chain)
+        sums[chain] = _mm512_set1_ps((float)chain);
+    for (int64_t round = 0; round < rounds; ++round)
+#pragma GCC unroll 12
+        for (int chain = 0; chain < CHAINS; ++chain)
+            sums[chain] = _mm512_dpbf16_ps(sums[chain], factor, factor);
+    __m512 total = _mm512_setzero_ps();
+    for (int chain = 0; chain < CHAINS; ++chain)
+        total = _mm512_add_ps(total, sums[chain]);
+    return _mm512_reduce_add_ps(total);
+}
+#else
+const int64_t bf16_products = 1;
+#endif
 
 void triad_f32(int64_t n, float s, const float* restrict b, const float* restrict c, float* restrict a)
 {

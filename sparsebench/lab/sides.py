@@ -93,7 +93,7 @@ class CpuSide:
         return OutputToolchain(self.threads)
 
     def place(self, x: np.ndarray, native: Case) -> np.ndarray:
-        """An aligned copy in the native layout."""
+        """An aligned copy in the native layout and the case's dtype."""
         return in_layout(x, native)
 
     def keep(self, x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from sparsebench.lab.build import compiler_version
 # The wheels of CuPy are named after the CUDA they were built for.
 _PACKAGES = (
     "torch", "numpy", "scipy", "triton", "cupy", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cuda-nvrtc",
-    "nvidia-cuda-nvrtc-cu12",
+    "nvidia-cuda-nvrtc-cu12", "mkl", "sparse_dot_mkl",
 )  # fmt: skip
 
 
