@@ -16,7 +16,7 @@ from sparsebench.kernel import Toolchain
 from . import _row_groups as row_groups
 from ._row_groups import RowGroups
 from ._segments import Single, segments
-from ._strips import Lists, Way, group_shares, lanes_for, shares, way_for
+from ._strips import Lists, Way, far, group_shares, lanes_for, shares, way_for
 from ._structs import Groups, Keeper, Level, Product, Segments
 
 PRODUCT = Path(__file__).with_name("_product.c")
@@ -68,7 +68,7 @@ def bound(
     call = partial(
         library.product,
         keep.struct(product),
-        keep.struct(_groups(lists.groups, way.block_rows, keep)) if lists.groups else None,
+        keep.struct(_groups(lists.groups, way, keep)) if lists.groups else None,
         _all_segments(lists, rows, way, keep),
         ctypes.c_void_p(keep.address(parts)),
         ctypes.c_void_p(keep.address(rows)),
@@ -89,20 +89,20 @@ def _shares(lists: Lists, threads: int) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(parts * lists.groups.rows.shape[1], m), parts
 
 
-def group_structs(groups: RowGroups, keep: Keeper, offsets: np.ndarray) -> Groups:
-    """struct Groups for _planes.c: columns are offsets [k] into planes, 32-bit."""
+def group_structs(groups: RowGroups, keep: Keeper, offsets: np.ndarray, x_bytes: float) -> Groups:
+    """struct Groups for _planes.c: columns are offsets [k] into planes of so many bytes, 32-bit."""
     levels = []
     for level in groups.levels:
         columns = _padded(offsets[level.columns])
         addresses = (
             keep.address(level.offsets, np.int64), keep.address(columns, np.int32), keep.address(level.values),
         )  # fmt: skip
-        levels.append(Level(level.height, len(level.offsets) - 1, *addresses))
+        levels.append(Level(level.height, len(level.offsets) - 1, int(far(x_bytes)), *addresses))
     return _struct(groups, levels, keep)
 
 
-def _groups(groups: RowGroups, block_rows: int, keep: Keeper) -> Groups:
-    return _struct(groups, [_level(level, groups.shape[1], block_rows, keep) for level in groups.levels], keep)
+def _groups(groups: RowGroups, way: Way, keep: Keeper) -> Groups:
+    return _struct(groups, [_level(level, groups.shape[1], way, keep) for level in groups.levels], keep)
 
 
 def _struct(groups: RowGroups, levels: list[Level], keep: Keeper) -> Groups:
@@ -117,9 +117,11 @@ def _padded(columns: np.ndarray) -> np.ndarray:
     return np.pad(columns, (0, AHEAD), mode="edge") if len(columns) else np.zeros(AHEAD, columns.dtype)
 
 
-def _level(level: row_groups.Level, k: int, block_rows: int, keep: Keeper) -> Level:
+def _level(level: row_groups.Level, k: int, way: Way, keep: Keeper) -> Level:
     """Lists cut at blocks of k: block by block, and list by list in each."""
+    block_rows = way.block_rows
     lists, blocks = len(level.offsets) - 1, -(-k // block_rows)
+    ahead = far(4 * way.strip_columns * min(k, block_rows))
     columns, values, offsets = level.columns, level.values, level.offsets
     if blocks > 1:
         owner = columns // block_rows * lists + np.repeat(np.arange(lists), np.diff(offsets))
@@ -127,7 +129,7 @@ def _level(level: row_groups.Level, k: int, block_rows: int, keep: Keeper) -> Le
         columns, values = columns[order] % block_rows, values[order]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=blocks * lists))])
     addresses = (keep.address(offsets, np.int64), keep.address(_padded(columns), np.uint16), keep.address(values))
-    return Level(level.height, lists, *addresses)
+    return Level(level.height, lists, int(ahead), *addresses)
 
 
 def _all_segments(lists: Lists, rows: np.ndarray, way: Way, keep: Keeper) -> Any:

@@ -131,7 +131,7 @@ def convolution(
     call = partial(
         library.convolution,
         keep.struct(struct),
-        keep.struct(group_structs(groups, keep, geometry.offsets(line))),
+        keep.struct(group_structs(groups, keep, geometry.offsets(line), planes.nbytes)),
         ctypes.c_void_p(keep.address(pieces)),
         ctypes.c_void_p(keep.address(starts)),
         ctypes.c_int64(conv.oh * conv.ow),

@@ -18,12 +18,16 @@ from ._row_groups import RowGroups
 from ._segments import Single, block_rows_for
 
 L2_SHARE = 0.8  # of the second-level cache that a slab of X may take, beside lists and sums
+NEAR_SHARE = 0.25  # of it that X may take so that its rows need not be asked for in advance
 MOST_ROWS = 2**16  # of a block: places in it are 16-bit
 FEW_LANES = (4, 8)  # vectors for products of so few columns, where the machine's own are wider
 # Nonzeros of a mean live row below which rows are best taken through all strips one by one, so that W is read once and
-# Y in its order: with 10 a row 1.3 to 3 times as fast (n = 256), with 26 to 29 1.04 to 1.4, with 51 0.93 to 1.03
-# (DLMC's 64x147 to 2048x512; measured, Cascade Lake).
+# Y in its order, where the second-level cache does not hold X and Y together: with 10 a row 1.2 to 3 times as fast
+# (n = 256), with 26 to 29 1.04 to 1.4, with 51 0.93 to 1.03 (DLMC's 512x512 to 2048x512; measured, Cascade Lake).
 SHORT_ROW = 40
+# The same where the first-level cache holds a strip of X: 1.5 times as fast with 6 a row, 0.8 to 1 with 13 to 26.
+SHORT_ROW_NEAR = 10
+L1_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +95,16 @@ def rows_of_a_block(lists: Lists, strip_columns: int) -> int:
     return -(-each // unit) * unit
 
 
+def far(x_bytes: float) -> bool:
+    """Whether X in hand, of so many bytes, is so far that lists ask for its rows in advance.
+
+    Where it is near, asking is one load more for each vector and 5 to 24 % slower (n = 4 and 16; k <= 576 at n = 64);
+    where it is not, it is worth 2 to 120 % (blocks of 4x1 to 8x8 and rbgp4, 128x1152 to 768x3072, n = 64 and 256; both
+    measured, Cascade Lake).
+    """
+    return x_bytes > NEAR_SHARE * l2_bytes()
+
+
 def segment_rows(lists: Lists, strip_columns: int) -> int:
     """Rows of X in a block of segments, k at most; 1 where lists are of groups alone."""
     if lists.single is None:
@@ -154,7 +168,7 @@ def way_for(lists: Lists, n: int, lanes: int, most_vectors: int, slabs: bool, ad
     columns, k = lanes * widest, lists.shape[1]
     strips, rows, one = -(-n // columns), rows_of_a_block(lists, columns), segment_rows(lists, columns)
     ragged = n % lanes != 0
-    beside = strips > 1 and not (slabs or ragged) and one >= k and best_row_by_row(lists, n)
+    beside = strips > 1 and not (slabs or ragged) and one >= k and best_row_by_row(lists, n, columns)
     often = strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k
     added = lists.single is not None and (lists.groups is not None or one < k)
     return Way(
@@ -165,11 +179,13 @@ def way_for(lists: Lists, n: int, lanes: int, most_vectors: int, slabs: bool, ad
     )  # fmt: skip
 
 
-def best_row_by_row(lists: Lists, n: int) -> bool:
-    """Whether rows are short, share nothing, and the second-level cache holds X as it is."""
+def best_row_by_row(lists: Lists, n: int, strip_columns: int) -> bool:
+    """Whether rows are short, share nothing, and the second-level cache holds X as it is, but not Y with it."""
     if lists.groups is not None or lists.single is None:
         return False
-    return 4 * lists.shape[1] * n <= L2_SHARE * l2_bytes() and mean_live_row(lists) < SHORT_ROW
+    (m, k), l2 = lists.shape, l2_bytes()
+    short = SHORT_ROW_NEAR if 4 * k * strip_columns <= L1_BYTES else SHORT_ROW
+    return 4 * k * n <= L2_SHARE * l2 <= L2_SHARE * 4 * (k + m) * n and mean_live_row(lists) < short
 
 
 def lanes_for(n: int, native: int) -> int:

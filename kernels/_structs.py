@@ -21,7 +21,7 @@ class Level(ctypes.Structure):
     """struct Level of include/groups.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("height", "lists")),
+        *((name, ctypes.c_int64) for name in ("height", "lists", "ahead")),
         *((name, ctypes.c_void_p) for name in ("offsets", "columns", "values")),
     )
 

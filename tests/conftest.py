@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,21 @@ settings.register_profile("calm", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("calm")
 
 
-@pytest.fixture(scope="session")
-def toolchain(tmp_path_factory: pytest.TempPathFactory) -> CpuToolchain:
-    """One toolchain for all, with every own body built (where there is a compiler); a warning is an error."""
-    shared = CpuToolchain(cache=tmp_path_factory.mktemp("bodies"))
-    if missing_need("cc") is None:
-        with pytest.MonkeyPatch.context() as patch:
+@pytest.fixture(scope="session", autouse=True)
+def _every_process_compiles_alike() -> Iterator[None]:
+    """Workers and guarded processes find in the user's cache what this one built; a warning is an error to all."""
+    with pytest.MonkeyPatch.context() as patch:
+        if missing_need("cc") is None:
             patch.setenv("CC", strict_compiler())
-            build_all(shared)
+        yield
+
+
+@pytest.fixture(scope="session")
+def toolchain(_every_process_compiles_alike: None) -> CpuToolchain:
+    """One toolchain for all, with every own body built (where there is a compiler)."""
+    shared = CpuToolchain()
+    if missing_need("cc") is None:
+        build_all(shared)
     return shared
 
 

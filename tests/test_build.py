@@ -268,7 +268,7 @@ int64_t strips(int64_t n, int64_t widest, int64_t* first, int64_t* columns)
     float x[1];
     Product p = {.n = n, .widest = widest, .x = x, .y = x};
     for (int64_t s = 0; s < strips_of(&p); ++s) {
-        Strip strip = strip_of(&p, s);
+        Columns strip = columns_of(&p, s);
         first[s] = strip.x - x;
         columns[s] = (strip.vectors - 1) * LANES + strip.last;
         if (strip.vectors > widest || strip.y - x != first[s]) return -1;
@@ -278,7 +278,7 @@ int64_t strips(int64_t n, int64_t widest, int64_t* first, int64_t* columns)
 void packed(int64_t k, int64_t n, const float* x, float* slab)
 {
     Product p = {.n = n, .widest = WIDEST, .x = x};
-    pack(strip_of(&p, 0), 0, k, slab);
+    pack(columns_of(&p, 0), 0, k, slab);
 }
 """
 

@@ -51,9 +51,9 @@ def test_the_sanitizer_sees_a_step_beyond_an_array(tmp_path):
 @pytest.mark.slow
 def test_bodies_are_clean(tmp_path):
     assert ASAN is not None
-    sanitizers = {"CC": f"{' '.join(build.compiler())} {SANITIZED}", "LD_PRELOAD": ASAN, "ASAN_OPTIONS": "detect_leaks=0"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LD_PRELOAD": ASAN, "ASAN_OPTIONS": "detect_leaks=0"}
+    environment["CC"] = f"{' '.join(build.compiler())} {SANITIZED}"
     command = [sys.executable, str(GUARDED), "heap", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **sanitizers}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"in {done.stdout.splitlines()[-1:]}:\n{done.stderr[-3000:]}"
     assert {tuple(line.split()[:2]) for line in done.stdout.splitlines()} == EVERY

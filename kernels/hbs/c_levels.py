@@ -1,42 +1,20 @@
-"""hbs.c_levels: one pass a level, each adding to Y. What equation 2 of HBsNN assumes, and what hbs.c has to beat.
-
-Each level runs the body of its own format: bsr.c's, or csr.c's where blocks are single weights.
-"""
+"""hbs.c_levels: one pass a level, each adding to Y. What equation 2 of HBsNN assumes, and what hbs.c has to beat."""
 
 from __future__ import annotations
-
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from sparsebench.case import ITEM_BYTES, Case
-from sparsebench.formats import Bsr, Hbs
+from sparsebench.formats import Hbs
 from sparsebench.kernel import Kernel, Launch, Toolchain
 
-from .._product import ONE_GROUP, SHARED, Pass, cut_of, launched, moved_bytes
-from .._segments import Single
-from .._strips import Lists
-from .c import HEADERS, arguments
-
-BODY = Path(__file__).with_name("spmv.c")
-
-
-def lists(level: Bsr) -> Lists:
-    """Block rows together, or single weights as lone rows."""
-    if level.block != (1, 1):
-        return Lists(level.shape, groups=cut_of(level))
-    row = np.repeat(np.arange(level.shape[0]), np.diff(level.block_offsets))
-    return Lists(level.shape, single=Single(row, level.block_columns, level.values[:, 0, 0]))
+from .._product import ONE_GROUP, SHARED, launched, moved_bytes
+from .c import BODY, HEADERS, level_by_level
 
 
 def prepare(case: Case, packed: Hbs, x: np.ndarray, toolchain: Toolchain) -> Launch:
     """A pass for each level."""
-    passes = [
-        Pass(level, partial(arguments, Hbs((level,)), index > 0), partial(lists, level))
-        for index, level in enumerate(packed.levels)
-    ]
-    return launched(passes, BODY, "hbs_vector", case, x, toolchain)
+    return launched(level_by_level(packed), BODY, "hbs_vector", case, x, toolchain)
 
 
 def moved(case: Case, packed: Hbs) -> int:

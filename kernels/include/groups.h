@@ -3,7 +3,7 @@
 // One load of X serves `height` rows, and that decides the speed: the second-level cache gives about half a line a
 // cycle, so 4 rows reach two thirds of a core's peak and 8 rows nine tenths (measured, Cascade Lake: 101 and 121 of 151
 // GFLOP/s, 768x3072 at sparsity 0.9). Lists jump about in X, which no hardware prefetcher foresees: AHEAD columns are
-// asked for in advance (82 to 101 GFLOP/s).
+// asked for in advance (82 to 101 GFLOP/s), where X is far (_strips.py).
 #ifndef SPARSEBENCH_GROUPS_H
 #define SPARSEBENCH_GROUPS_H
 
@@ -19,6 +19,7 @@
 // to rows t * height .. of the groups.
 typedef struct {
     int64_t height, lists;
+    int64_t ahead;           // whether columns are asked for in advance
     const int64_t* offsets;  // [blocks * lists + 1]
     const INDEX* columns;    // [entries + AHEAD]  rows of X from the block's first on; or, x_step = 1, of elements
     const item* values;      // [entries, height]
@@ -32,11 +33,12 @@ typedef struct {
 } Groups;
 
 // sums += one entry of a list of `height` rows, times the strip.
-INLINE void add_entry(Tile sums, const INDEX* column, const float* values, int height, int vectors, Strip strip)
+INLINE void add_entry(Tile sums, const INDEX* column, const float* values, int height, int vectors, int ahead,
+                      Strip strip)
 {
     const float *x = strip.x + *column * strip.x_step, *soon = strip.x + column[AHEAD] * strip.x_step;
     vec xs[WIDEST];
-    UNROLL for (int v = 0; v < vectors; ++v) prefetch(soon + v * LANES);
+    if (ahead) UNROLL for (int v = 0; v < vectors; ++v) prefetch(soon + v * LANES);
     UNROLL for (int v = 0; v < vectors; ++v) xs[v] = load(x + v * LANES);
     UNROLL for (int r = 0; r < height; ++r)
         UNROLL for (int v = 0; v < vectors; ++v) sums[r][v] += values[r] * xs[v];
@@ -44,15 +46,15 @@ INLINE void add_entry(Tile sums, const INDEX* column, const float* values, int h
 
 // sums += some entries of a list. A tile of few sums has others beside it, which take turns.
 INLINE void add_entries(Tile sums, const INDEX* column, const INDEX* end, const float* values, int height, int vectors,
-                        Strip strip)
+                        int ahead, Strip strip)
 {
     const int sets = height * vectors >= IN_FLIGHT ? 1 : height * vectors >= IN_FLIGHT / 2 ? 2 : 4;
     Sums more[3];
     UNROLL for (int s = 1; s < sets; ++s) clear(more[s - 1], height, vectors);
     for (; sets > 1 && column + sets <= end; column += sets, values += sets * height)
         UNROLL for (int s = 0; s < sets; ++s)
-            add_entry(s ? more[s - 1] : sums, column + s, values + s * height, height, vectors, strip);
-    for (; column < end; ++column, values += height) add_entry(sums, column, values, height, vectors, strip);
+            add_entry(s ? more[s - 1] : sums, column + s, values + s * height, height, vectors, ahead, strip);
+    for (; column < end; ++column, values += height) add_entry(sums, column, values, height, vectors, ahead, strip);
     UNROLL for (int s = 1; s < sets; ++s)
         UNROLL for (int r = 0; r < height; ++r)
             UNROLL for (int v = 0; v < vectors; ++v) sums[r][v] += more[s - 1][r][v];
@@ -66,7 +68,9 @@ INLINE void add_list(Tile sums, const Level* w, int64_t list, int height, int ve
         float room[ROOM];
         next = RUN(entry, end, height);
         const float* values = widened(w->values + entry * height, (next - entry) * height, room);
-        add_entries(sums, w->columns + entry, w->columns + next, values, height, vectors, strip);
+        const INDEX *first = w->columns + entry, *beyond = w->columns + next;
+        if (w->ahead) add_entries(sums, first, beyond, values, height, vectors, 1, strip);
+        else add_entries(sums, first, beyond, values, height, vectors, 0, strip);
     }
 }
 
