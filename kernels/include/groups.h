@@ -25,7 +25,8 @@ typedef struct {
     const item* values;      // [entries, height]
 } Level;
 
-// Row r of group g is row rows[g * height + r] of Y, -1 for none; heights of groups and levels are 1, 2, 4 or 8.
+// Row r of group g is row rows[g * height + r] of Y, -1 for none; groups are 4 or 8 rows high, levels
+// 1, 2, 4 or 8.
 typedef struct {
     int64_t height, levels;
     const int32_t* rows;
@@ -113,8 +114,12 @@ static void times_groups(const Groups* w, int64_t block, int64_t first, int64_t 
 #define TIMES(R, V)                                                                                                    \
     if (w->height == (R) && strip.vectors == (V) && (V) <= VECTORS_FOR(R))                                             \
         times_strip(w, block, first, end, R, (V) <= VECTORS_FOR(R) ? (V) : 1, strip);
+#if defined(ONE_VECTOR)
+#define TIMES_ALL(R) TIMES(R, 1)
+#else
 #define TIMES_ALL(R) TIMES(R, 1) else TIMES(R, 2) else TIMES(R, 3) else TIMES(R, 4)
-    TIMES_ALL(1) else TIMES_ALL(2) else TIMES_ALL(4) else TIMES_ALL(8)
+#endif
+    TIMES_ALL(4) else TIMES_ALL(8)
 #undef TIMES_ALL
 #undef TIMES
 }

@@ -82,7 +82,11 @@ static void times_segments(const Segments* w, int64_t first, int64_t end, Strip 
 {
 #define TIMES(V, BESIDE)                                                                                               \
     if (strip.vectors == (V)) times_blocks(w, first, end, V, BESIDE, strip);
+#if defined(ONE_VECTOR)
+#define TIMES_ALL(BESIDE) TIMES(1, BESIDE)
+#else
 #define TIMES_ALL(BESIDE) TIMES(1, BESIDE) else TIMES(2, BESIDE) else TIMES(3, BESIDE) else TIMES(4, BESIDE)
+#endif
     if (strip.beside == 1) {
         TIMES_ALL(1)
     } else {

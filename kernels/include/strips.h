@@ -62,7 +62,9 @@ typedef vec (*Tile)[WIDEST];  // Sums, or later rows of it
 
 // Vectors that a tile of `rows` rows may be wide beside `vectors` loads of X: 32 registers with AVX-512 and on 64-bit
 // ARM, else 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(ONE_VECTOR)
+#define VECTORS_FOR(rows) ((rows) > 0)
+#elif defined(__AVX512F__) || defined(__aarch64__)
 #define VECTORS_FOR(rows) ((rows) <= 6 ? 4 : 3)
 #else
 #define VECTORS_FOR(rows) ((rows) <= 2 ? 4 : (rows) == 3 ? 3 : (rows) <= 6 ? 2 : 1)

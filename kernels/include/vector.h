@@ -12,7 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifndef LANES
+#ifdef LANES
+#define ONE_VECTOR  // strips of few columns are one vector wide; bodies leave out the others, four fifths of their code
+#else
 #if defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
