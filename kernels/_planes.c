@@ -26,6 +26,7 @@
 
 typedef struct {
     int64_t m, c, h, w, stride, padding;
+    int64_t down, across;       // phases that W reaches: fewer than stride where its kernels are smaller
     int64_t together, turns;    // images in the planes; batch = together * turns
     int64_t rows, pitch, line;  // of an image in a line, of a row, of a line
     int64_t positions, widest;  // of these images; vectors of a strip
@@ -34,19 +35,27 @@ typedef struct {
     float* planes;
 } Planes;
 
+// Items 0, stride, 2 stride.. below `end` as floats.
+INLINE void every(int64_t stride, const item* restrict from, int64_t end, float* restrict to)
+{
+    for (int64_t i = 0; i * stride < end; ++i) to[i] = widen(from[i * stride]);
+}
+
 // Phase (down, across) of channel c of images from `first` on: every stride-th row and column, zeros where x has none.
 static void fill_phase(const Planes* p, int64_t first, int64_t c, int64_t down, int64_t across)
 {
     float* line = p->planes + ((c * p->stride + down) * p->stride + across) * p->line;
+    int64_t first_x = (across + p->stride - p->padding % p->stride) % p->stride;
     memset(line, 0, sizeof(float) * (size_t)p->line);
     for (int64_t b = 0; b < p->together; ++b)
         for (int64_t y = 0; y < p->h; ++y) {
             if ((y + p->padding) % p->stride != down) continue;
             const item* from = p->x + (((first + b) * p->c + c) * p->h + y) * p->w;
             float* to = line + (b * p->rows + (y + p->padding) / p->stride) * p->pitch;
-            if (p->stride == 1) for (int64_t x = 0; x < p->w; ++x) to[p->padding + x] = widen(from[x]);
-            else for (int64_t x = 0; x < p->w; ++x)
-                if ((x + p->padding) % p->stride == across) to[(x + p->padding) / p->stride] = widen(from[x]);
+            to += (first_x + p->padding) / p->stride;
+            if (p->stride == 1) every(1, from, p->w, to);
+            else if (p->stride == 2) every(2, from + first_x, p->w - first_x, to);
+            else every(p->stride, from + first_x, p->w - first_x, to);
         }
 }
 
@@ -63,8 +72,8 @@ static void work(const Planes* p, const Groups* groups, const Piece* pieces, con
     int64_t step = p->widest * LANES;
     for (int64_t turn = 0; turn < p->turns; ++turn, y += p->together * p->m * pixels) {
         for (int64_t c = p->c * t / threads; c < p->c * (t + 1) / threads; ++c)
-            for (int64_t down = 0; down < p->stride; ++down)
-                for (int64_t across = 0; across < p->stride; ++across)
+            for (int64_t down = 0; down < p->down; ++down)
+                for (int64_t across = 0; across < p->across; ++across)
                     fill_phase(p, turn * p->together, c, down, across);
         meet();
         for (int64_t s = 0; s * step < p->positions; ++s) {

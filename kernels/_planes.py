@@ -34,7 +34,8 @@ class Planes(ctypes.Structure):
     """struct Planes of _planes.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("m", "c", "h", "w", "stride", "padding", "together", "turns")),
+        *((name, ctypes.c_int64) for name in ("m", "c", "h", "w", "stride", "padding", "down", "across")),
+        *((name, ctypes.c_int64) for name in ("together", "turns")),
         *((name, ctypes.c_int64) for name in ("rows", "pitch", "line", "positions", "widest", "adds")),
         *((name, ctypes.c_void_p) for name in ("x", "planes")),
     )
@@ -122,6 +123,7 @@ def convolution(
     keep = Keeper(x, y)
     struct = Planes(
         *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding),
+        *(min(conv.kh, conv.stride), min(conv.kw, conv.stride)),
         *(geometry.conv.batch, conv.batch // geometry.conv.batch),
         *(geometry.rows, geometry.pitch, line, geometry.positions, widest, int(adds), x.value, keep.address(planes)),
     )
