@@ -54,7 +54,7 @@ def bound(
     library = library_for(PRODUCT, n, dtype, toolchain)
     height = lists.groups.rows.shape[1] if lists.groups else 1
     slabs, vectors = turned or dtype != "float32", library.vectors_for(ctypes.c_int64(height))
-    way = way_for(lists, n, library.lanes(), vectors, slabs, adds)
+    way = way_for(lists, n, library.lanes(), vectors, slabs, adds, toolchain.threads)
     (m, k), keep = lists.shape, Keeper(x, y)
     # Slabs are shared by all launches as Y is; of five axes, which no Y has.
     x_slab = toolchain.output((1, 1, 2, way.block_rows, way.strip_columns)) if way.x_packed else None

@@ -2,11 +2,12 @@
 
 The convention for a C body of one column is one function
 
-    void NAME_vector(<arguments of the format>, const item* x, item* y, float* room)
+    void NAME_vector(<arguments of the format>, const int64_t* shares, int64_t threads, const item* x, item* y,
+                     float* room)
 
-with x [k] and y [m], every entry of y written; an item is a float or a bfloat16 (include/items.h), and `room` is for
-these. Its arguments are ctypes objects made once, since a call takes a few microseconds and converting nine Python
-values would take one of them.
+with x [k] and y [m], every entry of y written; thread t has rows (or block rows) shares[t] .. shares[t + 1] - 1. An
+item is a float or a bfloat16 (include/items.h), and `room` is for the latter. Arguments are ctypes objects made once,
+since a call takes a few microseconds and converting nine Python values would take one of them.
 
 Activations [n, k] are turned on their way into a slab, and Y on its way out of one, strip by strip in the caches. A
 convolution reads padded planes (_planes.py); the timed call includes the copy into them. A 1x1 convolution of stride 1
@@ -31,9 +32,12 @@ from sparsebench.kernel import Launch, Limit, Toolchain, least_moved_bytes
 from ._bound import ITEM_MACROS, STRIPS, bound
 from ._planes import PLANES_SOURCES, Geometry, convolution
 from ._row_groups import RowGroups, row_groups
-from ._strips import Lists, height_of
+from ._strips import Lists, height_of, shares
 
-SHARED = ("../_product.py", "../include/vector.h", "../include/items.h", *STRIPS, *PLANES_SOURCES)  # for Kernel.sources
+SHARED = (  # for Kernel.sources
+    *("../_product.py", *(f"../include/{name}.h" for name in ("vector", "items", "threads"))),
+    *(*STRIPS, *PLANES_SOURCES),
+)
 
 ONE_GROUP = Limit(
     lambda case: case.conv is None or case.conv.groups == 1,
@@ -69,22 +73,28 @@ class Pass:
     """One product of a launch: the first writes Y, the others add to it.
 
     packed     a matrix that _row_groups.py knows
-    arguments  makes the arguments of the body for one column, those before x, y and room
+    arguments  makes the arguments of the body for one column, those before shares
+    work       makes the nonzeros of each row that such a body takes as one, [rows]
     lists      makes the lists that _product.c takes for more columns
     """
 
     packed: Any
     arguments: Callable[[], Sequence[Argument]]
+    work: Callable[[], np.ndarray]
     lists: Callable[[], Lists]
 
 
 def c_product(
-    body: Path, function: str, arguments: Callable[[Any], Sequence[Argument]], lists: Callable[[Any], Lists]
+    body: Path,
+    function: str,
+    arguments: Callable[[Any], Sequence[Argument]],
+    work: Callable[[Any], np.ndarray],
+    lists: Callable[[Any], Lists],
 ) -> Callable[..., Launch]:
     """The `prepare` of a kernel in one pass, whose body for one column is the C function `function` in `body`."""
 
     def prepare(case: Case, packed: Any, x: np.ndarray, toolchain: Toolchain) -> Launch:
-        one = Pass(packed, partial(arguments, packed), partial(lists, packed))
+        one = Pass(packed, partial(arguments, packed), partial(work, packed), partial(lists, packed))
         return launched([one], body, function, case, x, toolchain)
 
     return prepare
@@ -104,13 +114,19 @@ def launched(
             ]
         call = _void(toolchain.c(body, **ITEM_MACROS[case.dtype]), function)
         room = pointer(toolchain.output((1, 1, 1, 1, case.m + case.k + 2 * MOST_LANES)))
-        return [(partial(call, *one.arguments(), pointer(x), pointer(y), room), {}) for one in passes]
+        last = (pointer(x), pointer(y), room)
+        return [(partial(call, *one.arguments(), *shared(one.work(), toolchain.threads), *last), {}) for one in passes]
 
     if case.conv is not None:
         return _convolution(product, passes, case, x, toolchain)
     y = toolchain.output((case.n, case.m) if turned else (case.m, case.n), case.dtype)
-    ran = "1 thread" if toolchain.threads > 1 and case.n == 1 else ""
-    return _launch(product(case.n, x, y), y, ran)
+    return _launch(product(case.n, x, y), y, "")
+
+
+def shared(work: np.ndarray, threads: int) -> tuple[Argument, ...]:
+    """Where each thread starts, so that all have about as many nonzeros, and how many threads there are."""
+    threads = max(1, min(threads, len(work)))
+    return pointer(shares(work + 1, threads)), *integers(threads)
 
 
 def _adding(passes: Sequence[Pass]) -> Iterator[tuple[bool, Pass]]:

@@ -81,14 +81,14 @@ def reads_worth_packing(n: int) -> int:
     return 4 if n >= 1024 else 10
 
 
-def rows_of_a_block(lists: Lists, strip_columns: int) -> int:
+def rows_of_a_block(lists: Lists, strip_columns: int, threads: int = 1) -> int:
     """Rows of X taken at a time: what L2_SHARE holds, in equal parts of k; a block of segments where there is no more.
 
     >>> rows_of_a_block(Lists((1, 4608)), 64) < 4608
     True
     """
     k, unit = lists.shape[1], segment_rows(lists, strip_columns)
-    if lists.groups is None:
+    if lists.groups is None and threads == 1:
         return unit  # packed into the first-level cache: 43 GFLOP/s against 36 with all of k (csr.c, measured)
     most = max(unit, min(MOST_ROWS, int(L2_SHARE * l2_bytes()) // (4 * strip_columns)))
     each = -(-k // -(-k // most))
@@ -158,15 +158,16 @@ class Way:
         return self.lanes * self.widest
 
 
-def way_for(lists: Lists, n: int, lanes: int, most_vectors: int, slabs: bool, adds: bool) -> Way:
+def way_for(lists: Lists, n: int, lanes: int, most_vectors: int, slabs: bool, adds: bool, threads: int = 1) -> Way:
     """The way through n columns, strips of at most `most_vectors` vectors of `lanes`.
 
-    slabs  whether bodies can read neither X nor write Y where they are
-    adds   whether Y is added to, not written
+    slabs    whether bodies can read neither X nor write Y where they are
+    adds     whether Y is added to, not written
+    threads  each block of X that they pack together costs them a barrier
     """
     widest = min(-(-n // lanes), most_vectors)
     columns, k = lanes * widest, lists.shape[1]
-    strips, rows, one = -(-n // columns), rows_of_a_block(lists, columns), segment_rows(lists, columns)
+    strips, rows, one = -(-n // columns), rows_of_a_block(lists, columns, threads), segment_rows(lists, columns)
     ragged = n % lanes != 0
     beside = strips > 1 and not (slabs or ragged) and one >= k and best_row_by_row(lists, n, columns)
     often = strips > 1 and entries_of(lists) >= reads_worth_packing(n) * k

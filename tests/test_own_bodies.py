@@ -100,21 +100,12 @@ def test_its_version_covers_everything_it_includes(kernel):
 
 
 @every_body
-def test_one_column_says_that_it_uses_one_thread(kernel, toolchain, monkeypatch):
-    case = replace(example(kernel), n=1)
-    question, draw = question_for(case)
-    assert prepared(kernel, case, question, draw, toolchain).ran == ""
-    monkeypatch.setattr(toolchain, "threads", 2)
-    assert prepared(kernel, case, question, draw, toolchain).ran == "1 thread"
-
-
-@every_body
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_share_the_rows(kernel, threads, toolchain):
     """More threads than cores too: each has rows of its own, or none."""
     toolchain = CpuToolchain(threads, cache=toolchain.cache)
     for problem, layout in product(problems_for(kernel), kernel.layouts):
-        for n in (3, 64, 130):
+        for n in (1, 3, 64, 130):
             case = replace(problem.case(kernel, n), layout=layout)
             question, draw = question_for(case, "integers")
             launch = prepared(kernel, case, question, draw, toolchain)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from sparsebench.formats import Bsr
 from sparsebench.kernel import Kernel
 
@@ -15,9 +17,14 @@ HEADERS = tuple(f"../include/{name}.h" for name in ("four", "blocks", "block_dot
 
 
 def arguments(packed: Bsr) -> tuple[Argument, ...]:
-    """What bsr_vector takes before x, y and room."""
+    """What bsr_vector takes before shares."""
     arrays = (packed.block_offsets, packed.block_columns, packed.values)
     return *integers(*packed.shape, *packed.block), *map(pointer, arrays)
+
+
+def work(packed: Bsr) -> np.ndarray:
+    """Blocks of each block row."""
+    return np.diff(packed.block_offsets)
 
 
 def lists(packed: Bsr) -> Lists:
@@ -29,7 +36,7 @@ KERNELS = [
     Kernel(
         name="bsr.c",
         format=Bsr,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "bsr_vector", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "bsr_vector", arguments, work, lists),
         about="any block; up to 8 of its rows x 64 columns held in registers, so that they share each load of X",
         source="own",
         moved_bytes=moved_bytes,

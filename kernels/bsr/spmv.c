@@ -6,6 +6,7 @@
 //   values   items [blocks, bh, bw]  row-major
 //   x        items [k]
 //   y        items [m]               every entry written
+//   shares   int64 [threads + 1]  thread t has block rows shares[t] .. shares[t + 1] - 1
 //   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    4 rows of a block row, or 1.
@@ -14,6 +15,7 @@
 // Source:   own.
 
 #include "block_dots.h"
+#include "threads.h"
 
 INLINE void dots(Blocks w, int64_t i, int64_t r, int rows, const float* x, float* y)
 {
@@ -22,9 +24,9 @@ INLINE void dots(Blocks w, int64_t i, int64_t r, int rows, const float* x, float
     UNROLL for (int j = 0; j < rows; ++j) y[i * w.bh + r + j] = sums[j];
 }
 
-static void times_vector(Blocks w, int64_t m, const float* x, float* y)
+static void times_rows(Blocks w, int64_t first, int64_t beyond, const float* x, float* y)
 {
-    for (int64_t i = 0; i * w.bh < m; ++i) {
+    for (int64_t i = first; i < beyond; ++i) {
         int64_t r = 0;
         for (; r + 4 <= w.bh; r += 4) dots(w, i, r, 4, x, y);
         for (; r < w.bh; ++r) dots(w, i, r, 1, x, y);
@@ -32,9 +34,11 @@ static void times_vector(Blocks w, int64_t m, const float* x, float* y)
 }
 
 void bsr_vector(int64_t m, int64_t k, int64_t bh, int64_t bw, const int32_t* offsets, const int32_t* columns,
-                const item* values, const item* x, item* y, float* room)
+                const item* values, const int64_t* shares, int64_t threads, const item* x, item* y, float* room)
 {
+    const float* xs = widened(x, k, room);
     float* sums = sums_of(y, room, k);
-    times_vector((Blocks){bh, bw, offsets, columns, values}, m, widened(x, k, room), sums);
+    Blocks w = {bh, bw, offsets, columns, values};
+    EACH_THREAD(threads, t) times_rows(w, shares[t], shares[t + 1], xs, sums);
     narrowed(sums, m, y);
 }

@@ -15,9 +15,14 @@ from .._strips import Lists
 
 
 def arguments(packed: Condensed) -> tuple[Argument, ...]:
-    """What condensed_vector takes before x, y and room."""
-    sizes = (*packed.shape, *packed.values.shape, packed.columns.itemsize)
+    """What condensed_vector takes before shares."""
+    sizes = (*packed.shape, packed.values.shape[1], packed.columns.itemsize)
     return *integers(*sizes), *map(pointer, (packed.rows, packed.columns, packed.values))
+
+
+def work(packed: Condensed) -> np.ndarray:
+    """All live rows have as many nonzeros."""
+    return np.ones(len(packed.rows), np.int64)
 
 
 def lists(packed: Condensed) -> Lists:
@@ -32,7 +37,7 @@ KERNELS = [
     Kernel(
         name="condensed.c",
         format=Condensed,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "condensed_vector", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "condensed_vector", arguments, work, lists),
         about="as csr.c, live rows alone; at n = 1 sixteen nonzeros in flight",
         source="own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1)",
         moved_bytes=moved_bytes,

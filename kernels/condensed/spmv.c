@@ -6,6 +6,7 @@
 //   values   items [active, f4]              row-major; 0 in the padding, whose column is one the row owns
 //   x        items [k]
 //   y        items [m]                       every entry written: rows that are not live get zeros each time
+//   shares   int64 [threads + 1]  thread t has live rows shares[t] .. shares[t + 1] - 1
 //   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    four nonzeros a vector, four vectors in flight.
@@ -14,9 +15,10 @@
 // Source:   own; the format is the condensed form of SRigL (arXiv 2305.02299, algorithm 1).
 
 #include "four.h"
+#include "threads.h"
 
 typedef struct {
-    int64_t m, active, f4;
+    int64_t f4;
     const int32_t* rows;
     const void* columns;
     int wide;  // whether columns are int32
@@ -30,10 +32,9 @@ INLINE four products(Condensed w, int64_t at, const float* x)
     return four_items(w.values + at) * pick_four_near(x, (const uint16_t*)w.columns + at);
 }
 
-INLINE void times_vector(Condensed w, const float* x, float* y)
+INLINE void times_rows(Condensed w, int64_t first, int64_t beyond, const float* x, float* y)
 {
-    memset(y, 0, sizeof(float) * (size_t)w.m);
-    for (int64_t i = 0; i < w.active; ++i) {
+    for (int64_t i = first; i < beyond; ++i) {
         int64_t p = i * w.f4, end = p + w.f4;
         four partial[4] = {0};
         for (; p + 16 <= end; p += 16) {
@@ -46,12 +47,18 @@ INLINE void times_vector(Condensed w, const float* x, float* y)
     }
 }
 
-void condensed_vector(int64_t m, int64_t k, int64_t active, int64_t f4, int64_t column_bytes, const int32_t* rows,
-                      const void* columns, const item* values, const item* x, item* y, float* room)
+void condensed_vector(int64_t m, int64_t k, int64_t f4, int64_t column_bytes, const int32_t* rows,
+                      const void* columns, const item* values, const int64_t* shares, int64_t threads, const item* x,
+                      item* y, float* room)
 {
     const float* xs = widened(x, k, room);
     float* sums = sums_of(y, room, k);
-    if (column_bytes == 2) times_vector((Condensed){m, active, f4, rows, columns, 0, values}, xs, sums);
-    else times_vector((Condensed){m, active, f4, rows, columns, 1, values}, xs, sums);
+    Condensed near = {f4, rows, columns, 0, values}, wide = {f4, rows, columns, 1, values};
+    memset(sums, 0, sizeof(float) * (size_t)m);
+    EACH_THREAD(threads, t)
+    {
+        if (column_bytes == 2) times_rows(near, shares[t], shares[t + 1], xs, sums);
+        else times_rows(wide, shares[t], shares[t + 1], xs, sums);
+    }
     narrowed(sums, m, y);
 }

@@ -16,10 +16,15 @@ from .._structs import placed
 
 
 def arguments(packed: Csr) -> tuple[Argument, ...]:
-    """What csr_vector takes before x and y; columns as 16-bit numbers where k allows it."""
+    """What csr_vector takes before shares; columns as 16-bit numbers where k allows it."""
     columns = placed(packed.columns, np.uint16 if packed.shape[1] <= 2**16 else np.int32)
     sizes = (*packed.shape, columns.itemsize)
     return *integers(*sizes), *map(pointer, (packed.offsets, columns, packed.values))
+
+
+def work(packed: Csr) -> np.ndarray:
+    """Nonzeros of each row."""
+    return np.diff(packed.offsets)
 
 
 def lists(packed: Csr) -> Lists:
@@ -32,7 +37,7 @@ KERNELS = [
     Kernel(
         name="csr.c",
         format=Csr,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "csr_vector", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "csr_vector", arguments, work, lists),
         about="blocks of X packed into the first-level cache, for each the nonzeros of a row x 64 columns in registers",
         source="own",
         moved_bytes=moved_bytes,

@@ -5,6 +5,7 @@
 //   values   items [nnz]             row after row
 //   x        items [k]
 //   y        items [m]               every entry written
+//   shares   int64 [threads + 1]  thread t has rows shares[t] .. shares[t + 1] - 1
 //   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    four nonzeros a vector, two vectors in flight: with four, short rows spend their time in the rest loop.
@@ -13,6 +14,7 @@
 // Source:   own.
 
 #include "four.h"
+#include "threads.h"
 
 typedef struct {
     const int32_t* offsets;
@@ -32,9 +34,9 @@ INLINE int64_t column(Csr w, int64_t p)
     return w.wide ? ((const int32_t*)w.columns)[p] : ((const uint16_t*)w.columns)[p];
 }
 
-INLINE void times_vector(Csr w, int64_t m, const float* x, float* y)
+INLINE void times_rows(Csr w, int64_t first, int64_t beyond, const float* x, float* y)
 {
-    for (int64_t i = 0; i < m; ++i) {
+    for (int64_t i = first; i < beyond; ++i) {
         int64_t p = w.offsets[i], end = w.offsets[i + 1];
         four even = {0}, odd = {0};
         for (; p + 8 <= end; p += 8) {
@@ -54,11 +56,15 @@ INLINE void times_vector(Csr w, int64_t m, const float* x, float* y)
 }
 
 void csr_vector(int64_t m, int64_t k, int64_t column_bytes, const int32_t* offsets, const void* columns,
-                const item* values, const item* x, item* y, float* room)
+                const item* values, const int64_t* shares, int64_t threads, const item* x, item* y, float* room)
 {
     const float* xs = widened(x, k, room);
     float* sums = sums_of(y, room, k);
-    if (column_bytes == 2) times_vector((Csr){offsets, columns, 0, values}, m, xs, sums);
-    else times_vector((Csr){offsets, columns, 1, values}, m, xs, sums);
+    Csr near = {offsets, columns, 0, values}, wide = {offsets, columns, 1, values};
+    EACH_THREAD(threads, t)
+    {
+        if (column_bytes == 2) times_rows(near, shares[t], shares[t + 1], xs, sums);
+        else times_rows(wide, shares[t], shares[t + 1], xs, sums);
+    }
     narrowed(sums, m, y);
 }

@@ -66,10 +66,17 @@ def level(bsr: Bsr) -> Blocks:
 
 
 def arguments(packed: Hbs, adds: bool = False) -> tuple[Argument, ...]:
-    """What hbs_vector takes before x, y and room."""
+    """What hbs_vector takes before shares."""
     levels = (Blocks * len(packed.levels))(*map(level, packed.levels))
     levels.packed = packed  # type: ignore[attr-defined]  # keeps the arrays alive as long as the addresses
     return *integers(*packed.shape, len(packed.levels)), levels, *integers(adds)
+
+
+def work(packed: Hbs) -> np.ndarray:
+    """Entries of all levels in each block row of the first."""
+    rows = len(packed.levels[0].block_offsets) - 1
+    levels = [(np.diff(level.block_offsets).reshape(rows, -1), level.block) for level in packed.levels]
+    return np.asarray(sum(blocks.sum(axis=1) * bh * bw for blocks, (bh, bw) in levels))
 
 
 def lists(packed: Hbs) -> Lists:
@@ -100,8 +107,9 @@ def best_level_by_level(case: Case, packed: Hbs) -> bool:
 def level_by_level(packed: Hbs) -> list[Pass]:
     """A pass for each level, with the body of its own format: bsr.c's, or csr.c's where blocks are single weights."""
     return [
-        Pass(level, partial(arguments, Hbs((level,)), index > 0), partial(lists_of_level, level))
+        Pass(level, partial(arguments, one, index > 0), partial(work, one), partial(lists_of_level, level))
         for index, level in enumerate(packed.levels)
+        for one in [Hbs((level,))]
     ]
 
 
@@ -118,7 +126,7 @@ def prepare(case: Case, packed: Hbs, x: np.ndarray, toolchain: Toolchain) -> Lau
     if best_level_by_level(case, packed):
         passes = level_by_level(packed)
     else:
-        passes = [Pass(packed, partial(arguments, packed), partial(lists, packed))]
+        passes = [Pass(packed, partial(arguments, packed), partial(work, packed), partial(lists, packed))]
     return launched(passes, BODY, "hbs_vector", case, x, toolchain)
 
 

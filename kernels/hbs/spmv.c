@@ -9,6 +9,7 @@
 //   x        items [k]
 //   y        items [m]                 every entry written
 //   adds     int64                     whether y is added to, not written
+//   shares   int64 [threads + 1]  thread t has block rows of the first level shares[t] .. shares[t + 1] - 1
 //   room     float [k + m, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Tiles:    4, 2 or 1 rows of a coarsest block row; every level adds to the same sums.
@@ -17,6 +18,7 @@
 // Source:   own; the pattern is that of HBsNN (arXiv 1808.03420, section 2.3).
 
 #include "block_dots.h"
+#include "threads.h"
 
 typedef struct {
     const Blocks* first;
@@ -38,9 +40,9 @@ static int rows_together(Levels levels)
     return 1;
 }
 
-static void times_vector(Levels levels, int64_t m, int rows, int adds, const float* x, float* y)
+static void times_rows(Levels levels, int64_t first, int64_t beyond, int rows, int adds, const float* x, float* y)
 {
-    for (int64_t row = 0; row < m; row += rows) {
+    for (int64_t row = first; row < beyond; row += rows) {
         float sums[4] = {0};
         for (int j = 0; adds && j < rows; ++j) sums[j] = y[row + j];
         for (const Blocks* w = levels.first; w < levels.first + levels.count; ++w) {
@@ -51,11 +53,14 @@ static void times_vector(Levels levels, int64_t m, int rows, int adds, const flo
     }
 }
 
-void hbs_vector(int64_t m, int64_t k, int64_t count, const Blocks* first, int64_t adds, const item* x, item* y,
-                float* room)
+void hbs_vector(int64_t m, int64_t k, int64_t count, const Blocks* first, int64_t adds, const int64_t* shares,
+                int64_t threads, const item* x, item* y, float* room)
 {
     Levels levels = {first, count};
+    const float* xs = widened(x, k, room);
     float* sums = sums_of(y, room, k);
-    times_vector(levels, m, rows_together(levels), (int)adds, widened(x, k, room), sums);
+    int rows = rows_together(levels);
+    EACH_THREAD(threads, t)
+    times_rows(levels, shares[t] * first->bh, shares[t + 1] * first->bh, rows, (int)adds, xs, sums);
     narrowed(sums, m, y);
 }

@@ -24,11 +24,16 @@ def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
 
 
 def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
-    """What rbgp4_vector takes before x, y and room."""
+    """What rbgp4_vector takes before shares."""
     (bh, bw), (_, tk) = packed.block, packed.tile
     inner = spelled_out(packed.inner, bw)
     sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk, packed.shape[1])
     return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
+
+
+def work(packed: Rbgp4) -> np.ndarray:
+    """All tile rows have as many nonzeros."""
+    return np.ones(len(packed.outer), np.int64)
 
 
 def lists(packed: Rbgp4) -> Lists:
@@ -40,7 +45,7 @@ KERNELS = [
     Kernel(
         name="rbgp4.c",
         format=Rbgp4,
-        prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector", arguments, lists),
+        prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector", arguments, work, lists),
         about="4 or 8 rows that share a list of columns x 64 columns in registers; at n = 1 no list is read",
         source="own; the structure is RBGP4's (arXiv 2006.13486)",
         moved_bytes=moved_bytes,

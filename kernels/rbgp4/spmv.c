@@ -7,6 +7,7 @@
 //   values   items [u_o, d_o, tm, f]  tm = row_repeat * u_i * bh; outer edge, row of the tile, its columns
 //   x        items [k]
 //   y        items [u_o * tm]         every entry written
+//   shares   int64 [threads + 1]  thread t has tile rows shares[t] .. shares[t + 1] - 1
 //   room     float [k + u_o * tm, both up to whole vectors]  where items have 16 bits, else unused
 //
 // Row (q * u_i + i) * bh + b of a tile keeps the columns inner[i], so row_repeat * bh rows share one list.
@@ -16,6 +17,7 @@
 // Source:   own; the structure is RBGP4's (arXiv 2006.13486).
 
 #include "four.h"
+#include "threads.h"
 
 // Outer edges taken together at n = 1. Runs of a row lie a tile apart, often 4 KiB, so those of all edges fall into the
 // same few sets of the first-level cache, and the next list finds its half of each line gone: 806 us with all edges at
@@ -77,11 +79,11 @@ INLINE void add_dots(Graphs w, Group group, int rows, int64_t first, int64_t end
         for (; at < sharing; ++at) DO(group_of(w, o, i, at, 1), 1);                                                    \
     }
 
-static void times_vector(Graphs w, const float* x, float* y)
+static void times_rows(Graphs w, int64_t first_row, int64_t beyond, const float* x, float* y)
 {
 #define DO(group, rows) add_dots(w, group, rows, first, end, x, y)
-    memset(y, 0, sizeof(float) * (size_t)(w.u_o * tile_rows(w)));
-    for (int64_t o = 0; o < w.u_o; ++o)
+    memset(y + first_row * tile_rows(w), 0, sizeof(float) * (size_t)((beyond - first_row) * tile_rows(w)));
+    for (int64_t o = first_row; o < beyond; ++o)
         for (int64_t first = o * w.d_o, end; first < (o + 1) * w.d_o; first = end) {
             end = first + EDGES < (o + 1) * w.d_o ? first + EDGES : (o + 1) * w.d_o;
             FOR_GROUPS(w, o, DO)
@@ -90,11 +92,12 @@ static void times_vector(Graphs w, const float* x, float* y)
 }
 
 void rbgp4_vector(int64_t u_o, int64_t d_o, int64_t u_i, int64_t f, int64_t row_repeat, int64_t bh, int64_t tk,
-                  int64_t k, const int32_t* outer, const int32_t* inner, const item* values, const item* x, item* y,
-                  float* room)
+                  int64_t k, const int32_t* outer, const int32_t* inner, const item* values, const int64_t* shares,
+                  int64_t threads, const item* x, item* y, float* room)
 {
     Graphs w = {u_o, d_o, u_i, f, row_repeat, bh, tk, outer, inner, values};
     float* sums = sums_of(y, room, k);
-    times_vector(w, widened(x, k, room), sums);
+    const float* xs = widened(x, k, room);
+    EACH_THREAD(threads, t) times_rows(w, shares[t], shares[t + 1], xs, sums);
     narrowed(sums, u_o * tile_rows(w), y);
 }
