@@ -134,7 +134,7 @@ def test_long_groups_come_first():
 
 
 def test_other_formats_are_refused():
-    with pytest.raises(SparsebenchError, match="packs csr, condensed, bsr, hbs and rbgp4, found str"):
+    with pytest.raises(SparsebenchError, match="csr, condensed, bsr, hbs and rbgp4 are cut into groups of rows, found str"):
         row_groups("dense")
 
 
