@@ -134,7 +134,8 @@ def test_long_groups_come_first():
 
 
 def test_other_formats_are_refused():
-    with pytest.raises(SparsebenchError, match="csr, condensed, bsr, hbs and rbgp4 are cut into groups of rows, found str"):
+    told = "csr, condensed, bsr, hbs and rbgp4 are cut into groups of rows, found str"
+    with pytest.raises(SparsebenchError, match=told):
         row_groups("dense")
 
 
