@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 from sparsebench.kernel import Toolchain
 
 from . import _row_groups as row_groups
+from . import _segments as segments
 from ._row_groups import RowGroups
-from ._segments import Single, segments
-from ._strips import Lists, Way, far, group_shares, lanes_for, shares, way_for
+from ._strips import Lists, far, group_shares, lanes_for, shares, way_for
 from ._structs import Groups, Keeper, Level, Product, Segments
 
 PRODUCT = Path(__file__).with_name("_product.c")
@@ -45,8 +46,10 @@ def _typed(library: Any) -> Any:
 
 def bound(
     lists: Lists, n: int, dtype: str, x: Any, y: Any, toolchain: Toolchain, turned: bool = False, adds: bool = False
-) -> tuple[partial[None], dict[str, Any]]:
-    """A call without arguments that writes (or adds) W X to the address `y`, and what a record should say of it.
+) -> tuple[Callable[[], partial[None]], dict[str, Any]]:
+    """What makes a call without arguments that writes (or adds) W X to the address `y`, and what a record should say.
+
+    Each call it makes has its own copy of W. Cutting W costs milliseconds, and is done once for all of them.
 
     dtype  of W, X and Y
     x      pointer to [k, n]; y, to [m, n]; if `turned` [n, k] and [n, m]
@@ -55,26 +58,33 @@ def bound(
     height = lists.groups.rows.shape[1] if lists.groups else 1
     slabs, vectors = turned or dtype != "float32", library.vectors_for(ctypes.c_int64(height))
     way = way_for(lists, n, library.lanes(), vectors, slabs, adds, toolchain.threads)
-    (m, k), keep = lists.shape, Keeper(x, y)
+    (m, k), groups = lists.shape, lists.groups
     # Slabs are shared by all launches as Y is; of five axes, which no Y has.
     x_slab = toolchain.output((1, 1, 2, way.block_rows, way.strip_columns)) if way.x_packed else None
     y_slab = toolchain.output((1, 1, 1, m, way.strip_columns)) if way.y_packed else None
-    places = (0 if slab is None else keep.address(slab) for slab in (x_slab, y_slab))
     sizes = (m, k, n, way.widest, way.block_rows, int(turned), int(way.beside), int(adds))
-    product = Product(*sizes, x.value, y.value, *places)
     threads = max(1, min(toolchain.threads, m))
     rows, parts = _shares(lists, threads)
+    levels = [_cut(level, k, way.block_rows) for level in groups.levels] if groups else []
+    ahead = int(far(4 * way.strip_columns * min(k, way.block_rows)))
+    of_threads = _segments(lists, rows, way.segment_rows)
     library.product.restype = None
-    call = partial(
-        library.product,
-        keep.struct(product),
-        keep.struct(_groups(lists.groups, way, keep)) if lists.groups else None,
-        _all_segments(lists, rows, way, keep),
-        ctypes.c_void_p(keep.address(parts)),
-        ctypes.c_void_p(keep.address(rows)),
-        ctypes.c_int64(threads),
-    )
-    call.keep = keep  # type: ignore[attr-defined]
+
+    def call() -> partial[None]:
+        keep = Keeper(x, y)
+        product = Product(*sizes, x.value, y.value, keep.shared(x_slab), keep.shared(y_slab))
+        made = partial(
+            library.product,
+            keep.struct(product),
+            keep.struct(_struct(groups, levels, np.uint16, ahead, keep)) if groups else None,
+            _segment_structs(of_threads, keep) if of_threads else None,
+            ctypes.c_void_p(keep.address(parts)),
+            ctypes.c_void_p(keep.address(rows)),
+            ctypes.c_int64(threads),
+        )
+        made.keep = keep  # type: ignore[attr-defined]
+        return made
+
     return call, {"strip_columns": way.strip_columns, "turned": turned, "rows_together": height} | asdict(way)
 
 
@@ -91,25 +101,24 @@ def _shares(lists: Lists, threads: int) -> tuple[np.ndarray, np.ndarray]:
 
 def group_structs(groups: RowGroups, keep: Keeper, offsets: np.ndarray, x_bytes: float) -> Groups:
     """struct Groups for _planes.c: columns are offsets [k] into planes of so many bytes, 32-bit."""
-    levels = []
-    for level in groups.levels:
-        columns = _padded(offsets[level.columns])
-        addresses = (
-            keep.address(level.offsets, np.int64), keep.address(columns, np.int32), keep.address(level.values),
-        )  # fmt: skip
-        levels.append(Level(level.height, len(level.offsets) - 1, int(far(x_bytes)), *addresses))
-    return _struct(groups, levels, keep)
+    levels = [replace(level, columns=offsets[level.columns]) for level in groups.levels]
+    return _struct(groups, levels, np.int32, int(far(x_bytes)), keep)
 
 
-def _groups(groups: RowGroups, way: Way, keep: Keeper) -> Groups:
-    return _struct(groups, [_level(level, groups.shape[1], way, keep) for level in groups.levels], keep)
-
-
-def _struct(groups: RowGroups, levels: list[Level], keep: Keeper) -> Groups:
-    array = (Level * len(levels))(*levels)
+def _struct(groups: RowGroups, levels: Sequence[row_groups.Level], index: Any, ahead: int, keep: Keeper) -> Groups:
+    """struct Groups; each level's offsets may run through all its lists several times, block by block of k."""
+    height, of_groups = groups.rows.shape[1], groups.rows.size
+    found = [
+        Level(
+            *(level.height, of_groups // level.height, ahead),
+            *(keep.address(level.offsets, np.int64), keep.address(_padded(level.columns), index)),
+            keep.address(level.values),
+        )
+        for level in levels
+    ]
+    array = (Level * len(found))(*found)
     keep.struct(array)
-    height = groups.rows.shape[1]
-    return Groups(height, len(levels), keep.address(groups.rows, np.int32), ctypes.addressof(array))
+    return Groups(height, len(found), keep.address(groups.rows, np.int32), ctypes.addressof(array))
 
 
 def _padded(columns: np.ndarray) -> np.ndarray:
@@ -117,38 +126,29 @@ def _padded(columns: np.ndarray) -> np.ndarray:
     return np.pad(columns, (0, AHEAD), mode="edge") if len(columns) else np.zeros(AHEAD, columns.dtype)
 
 
-def _level(level: row_groups.Level, k: int, way: Way, keep: Keeper) -> Level:
-    """Lists cut at blocks of k: block by block, and list by list in each."""
-    block_rows = way.block_rows
+def _cut(level: row_groups.Level, k: int, block_rows: int) -> row_groups.Level:
+    """Lists cut at blocks of k: block by block, and list by list in each; columns count from their block's first."""
     lists, blocks = len(level.offsets) - 1, -(-k // block_rows)
-    ahead = far(4 * way.strip_columns * min(k, block_rows))
-    columns, values, offsets = level.columns, level.values, level.offsets
-    if blocks > 1:
-        owner = columns // block_rows * lists + np.repeat(np.arange(lists), np.diff(offsets))
-        order = np.argsort(owner, kind="stable")
-        columns, values = columns[order] % block_rows, values[order]
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=blocks * lists))])
-    addresses = (keep.address(offsets, np.int64), keep.address(_padded(columns), np.uint16), keep.address(values))
-    return Level(level.height, lists, int(ahead), *addresses)
+    if blocks == 1:
+        return level
+    owner = level.columns // block_rows * lists + np.repeat(np.arange(lists), np.diff(level.offsets))
+    order = np.argsort(owner, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=blocks * lists))])
+    return row_groups.Level(level.height, level.columns[order] % block_rows, level.values[order], offsets)
 
 
-def _all_segments(lists: Lists, rows: np.ndarray, way: Way, keep: Keeper) -> Any:
-    """Segments of each thread as a C array, or None where no row is alone."""
-    if lists.single is None:
-        return None
-    found = _segments(lists.single, lists.shape, rows, way.segment_rows, keep)
-    array = (Segments * len(found))(*found)
-    keep.struct(array)
-    return array
+def _segments(lists: Lists, rows: np.ndarray, block_rows: int) -> list[segments.Segments]:
+    """Each thread's rows as segments of their own; none where no row is alone."""
+    if (single := lists.single) is None:
+        return []
+    ranges = (range(first, end) for first, end in pairwise(rows.tolist()))
+    return [segments.segments(single, own, lists.shape[1], block_rows) for own in ranges]
 
 
-def _segments(
-    single: Single, shape: tuple[int, int], rows: np.ndarray, block_rows: int, keep: Keeper
-) -> list[Segments]:
-    """Each thread's rows as segments of their own."""
+def _segment_structs(of_threads: Sequence[segments.Segments], keep: Keeper) -> Any:
+    """An array of struct Segments, one a thread."""
     found = []
-    for first, end in pairwise(rows.tolist()):
-        of = segments(single, range(first, end), shape[1], block_rows)
+    for of in of_threads:
         arrays = (of.starts, of.classes, of.rows, of.columns, of.values)
         found.append(Segments(of.blocks, of.block_rows, *map(keep.address, arrays)))
-    return found
+    return keep.struct((Segments * len(found))(*found))

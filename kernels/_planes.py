@@ -8,6 +8,7 @@ Where padding allows it, the zeros after a row are also those before the next on
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,8 +110,10 @@ class Geometry:
 
 def convolution(
     groups: RowGroups, conv: Conv, dtype: str, x: Any, y: Any, toolchain: Toolchain, adds: bool = False
-) -> tuple[partial[None], dict[str, Any]]:
-    """A call without arguments that writes (or adds) the convolution to y [batch, m, oh, ow], and a record's facts.
+) -> tuple[Callable[[], partial[None]], dict[str, Any]]:
+    """What makes a call without arguments that writes (or adds) the convolution to y [batch, m, oh, ow], and facts.
+
+    Each call it makes has its own copy of W.
 
     dtype  of W, X and Y
     x, y   pointers
@@ -120,28 +123,34 @@ def convolution(
     widest = min(-(-geometry.positions // lanes), library.vectors_for(ctypes.c_int64(height)))
     line, m = geometry.line(lanes * WIDEST), groups.shape[0]
     planes = toolchain.output((1, 1, conv.c, conv.stride**2, line))
-    keep = Keeper(x, y)
-    struct = Planes(
-        *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding),
-        *(min(conv.kh, conv.stride), min(conv.kw, conv.stride)),
-        *(geometry.conv.batch, conv.batch // geometry.conv.batch),
-        *(geometry.rows, geometry.pitch, line, geometry.positions, widest, int(adds), x.value, keep.address(planes)),
-    )
     pieces, starts = geometry.pieces(m, lanes, widest)
-    threads = max(1, min(toolchain.threads, m))
+    threads, offsets = max(1, min(toolchain.threads, m)), geometry.offsets(line)
+    shares = group_shares(groups, threads)
     library.convolution.restype = None
-    call = partial(
-        library.convolution,
-        keep.struct(struct),
-        keep.struct(group_structs(groups, keep, geometry.offsets(line), planes.nbytes)),
-        ctypes.c_void_p(keep.address(pieces)),
-        ctypes.c_void_p(keep.address(starts)),
-        ctypes.c_int64(conv.oh * conv.ow),
-        y,
-        ctypes.c_void_p(keep.address(group_shares(groups, threads))),
-        ctypes.c_int64(threads),
-    )
-    call.keep = keep  # type: ignore[attr-defined]
+
+    def call() -> partial[None]:
+        keep = Keeper(x, y)
+        struct = Planes(
+            *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding),
+            *(min(conv.kh, conv.stride), min(conv.kw, conv.stride)),
+            *(geometry.conv.batch, conv.batch // geometry.conv.batch),
+            *(geometry.rows, geometry.pitch, line, geometry.positions, widest, int(adds)),
+            *(x.value, keep.shared(planes)),
+        )
+        made = partial(
+            library.convolution,
+            keep.struct(struct),
+            keep.struct(group_structs(groups, keep, offsets, planes.nbytes)),
+            ctypes.c_void_p(keep.address(pieces)),
+            ctypes.c_void_p(keep.address(starts)),
+            ctypes.c_int64(conv.oh * conv.ow),
+            y,
+            ctypes.c_void_p(keep.address(shares)),
+            ctypes.c_int64(threads),
+        )
+        made.keep = keep  # type: ignore[attr-defined]
+        return made
+
     idle = geometry.positions / (geometry.conv.batch * conv.oh * conv.ow) - 1
     facts = {"strip_columns": lanes * widest, "rows_together": height, "images_together": geometry.conv.batch}
     return call, facts | {"idle_positions": round(idle, 3)}

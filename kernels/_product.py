@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,7 @@ MOST_LANES = 16  # of a vector, and of a run that is widened
 
 Argument = Any  # a ctypes object: pointer(array) or ctypes.c_int64(value)
 Call = Callable[[], Any]
-Bound = tuple[Call, dict[str, Any]]  # and what a record should say of it
+Bound = tuple[Callable[[], Call], dict[str, Any]]  # makes a call over a copy of W; and what a record should say of it
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:
@@ -73,13 +74,13 @@ class Pass:
     """One product of a launch: the first writes Y, the others add to it.
 
     packed     a matrix that _row_groups.py knows
-    arguments  makes the arguments of the body for one column, those before shares
+    arguments  makes, of a copy of it, the arguments of the body for one column, those before shares
     work       makes the nonzeros of each row that such a body takes as one, [rows]
     lists      makes the lists that _product.c takes for more columns
     """
 
     packed: Any
-    arguments: Callable[[], Sequence[Argument]]
+    arguments: Callable[[Any], Sequence[Argument]]
     work: Callable[[], np.ndarray]
     lists: Callable[[], Lists]
 
@@ -94,7 +95,7 @@ def c_product(
     """The `prepare` of a kernel in one pass, whose body for one column is the C function `function` in `body`."""
 
     def prepare(case: Case, packed: Any, x: np.ndarray, toolchain: Toolchain) -> Launch:
-        one = Pass(packed, partial(arguments, packed), partial(work, packed), partial(lists, packed))
+        one = Pass(packed, arguments, partial(work, packed), partial(lists, packed))
         return launched([one], body, function, case, x, toolchain)
 
     return prepare
@@ -114,13 +115,17 @@ def launched(
             ]
         call = _void(toolchain.c(body, **ITEM_MACROS[case.dtype]), function)
         room = pointer(toolchain.output((1, 1, 1, 1, case.m + case.k + 2 * MOST_LANES)))
-        last = (pointer(x), pointer(y), room)
-        return [(partial(call, *one.arguments(), *shared(one.work(), toolchain.threads), *last), {}) for one in passes]
+        return [(partial(_vector, call, one, toolchain.threads, (pointer(x), pointer(y), room)), {}) for one in passes]
 
     if case.conv is not None:
         return _convolution(product, passes, case, x, toolchain)
     y = toolchain.output((case.n, case.m) if turned else (case.m, case.n), case.dtype)
     return _launch(product(case.n, x, y), y, "")
+
+
+def _vector(call: Any, one: Pass, threads: int, last: Sequence[Argument]) -> Call:
+    """A call of the body for one column over a copy of W."""
+    return partial(call, *one.arguments(deepcopy(one.packed)), *shared(one.work(), threads), *last)
 
 
 def shared(work: np.ndarray, threads: int) -> tuple[Argument, ...]:
@@ -136,7 +141,11 @@ def _adding(passes: Sequence[Pass]) -> Iterator[tuple[bool, Pass]]:
 
 def _launch(found: Sequence[Bound], y: np.ndarray, ran: str) -> Launch:
     """All calls one after the other; the facts are the first one's."""
-    return Launch(_returning(y, [call for call, _ in found]), y, ran, facts=found[0][1])
+
+    def launch() -> Launch:
+        return Launch(_returning(y, [make() for make, _ in found]), y, ran, again=launch, facts=found[0][1])
+
+    return launch()
 
 
 def _void(library: Any, name: str) -> Any:

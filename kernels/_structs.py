@@ -45,8 +45,8 @@ class Segments(ctypes.Structure):
 
 
 def placed(array: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """`array` as C reads it: contiguous, of this dtype."""
-    return np.ascontiguousarray(array, dtype)
+    """A copy of `array` as C reads it: contiguous, of this dtype."""
+    return np.array(array, dtype, order="C")
 
 
 class Keeper:
@@ -56,10 +56,13 @@ class Keeper:
         self._kept: list[Any] = list(kept)
 
     def address(self, array: np.ndarray, dtype: Any = None) -> int:
-        """The address of `array`, or of a contiguous copy of it as `dtype`."""
-        array = placed(array, dtype)
+        """The address of a copy of `array`, contiguous and of this dtype, which no other launch reads."""
+        return self.shared(placed(array, dtype))
+
+    def shared(self, array: np.ndarray | None) -> int:
+        """The address of `array` itself; 0 for none."""
         self._kept.append(array)
-        return int(array.ctypes.data)
+        return 0 if array is None else int(array.ctypes.data)
 
     def struct(self, struct: Any) -> Any:
         """A pointer to `struct`."""

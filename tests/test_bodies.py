@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_cases import in_layout
-from sparsebench.kernels.rbgp4.c import arguments, spelled_out
+from sparsebench.kernels.rbgp4._inner import spelled_out
+from sparsebench.kernels.rbgp4.c import arguments
 
 from sparsebench import Case, Launch, Machine, load_kernels
 from sparsebench.formats import Bsr, Condensed, Format, Hbs, Rbgp4
@@ -191,11 +192,12 @@ def test_rbgp4_and_condensed_agree(toolchain):
     assert np.array_equal(product("rbgp4.c", packed, x, toolchain), product("condensed.c", condensed, x, toolchain))
 
 
-def test_rbgp4_hands_the_body_no_index_per_nonzero():
+def test_rbgp4_hands_the_body_each_list_once():
     packed, _ = drawn_rbgp4(8, (1, 2))
-    *_, outer, inner, values = arguments(packed)
+    *_, columns, rows, values = arguments(packed)
     assert values.array.size == packed.nnz
-    assert outer.array.size + inner.array.size == packed.outer.size + 2 * packed.inner.size
+    assert columns.array.size * packed.row_repeat * packed.block[0] == packed.nnz
+    assert sorted(rows.array.ravel().tolist()) == list(range(packed.shape[0]))
 
 
 def test_inner_columns_are_spelled_out_block_by_block():

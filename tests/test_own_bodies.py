@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from kernel_cases import (
     MACHINE,
     NARROWER_VECTORS,
     OWN,
+    answer,
     convolution_for,
     each,
     example,
@@ -37,6 +39,34 @@ GUARDED = Path(__file__).with_name("guarded.py")
 needs_cc = pytest.mark.skipif(missing_need("cc") is not None, reason="needs a C compiler")
 every_body = pytest.mark.parametrize("kernel", each(OWN))
 every_convolution = pytest.mark.parametrize("kernel", each([kernel for kernel in OWN if "conv2d" in kernel.ops]))
+
+
+# ------------------------------------------------------------------------------------------------------ copies of W
+
+
+@every_body
+@pytest.mark.parametrize("n", [1, 65])
+def test_again_is_the_same_product_over_a_copy_of_w(kernel, n, toolchain):
+    case = example(kernel).case(kernel, n)
+    question, draw = question_for(case)
+    first = prepared(kernel, case, question, draw, toolchain)
+    expected = answer(first, case)
+    assert first.again is not None
+    second = first.again()
+    assert second.y is first.y
+    del first  # and its copy of W with it
+    gc.collect()
+    assert np.array_equal(answer(second, case), expected)
+
+
+@every_convolution
+def test_again_is_the_same_convolution_over_a_copy_of_w(kernel, toolchain):
+    case = convolution_for(kernel, CONVOLUTIONS[0])
+    question, draw = question_for(case)
+    first = prepared(kernel, case, question, draw, toolchain)
+    expected = answer(first, case)
+    assert first.again is not None
+    assert np.array_equal(answer(first.again(), case), expected)
 
 
 # ---------------------------------------------------------------------------------------------------- out of bounds

@@ -72,6 +72,10 @@ def arguments(packed: Hbs, adds: bool = False) -> tuple[Argument, ...]:
     return *integers(*packed.shape, len(packed.levels)), levels, *integers(adds)
 
 
+def _of_level(adds: bool, level: Bsr) -> tuple[Argument, ...]:
+    return arguments(Hbs((level,)), adds)
+
+
 def work(packed: Hbs) -> np.ndarray:
     """Entries of all levels in each block row of the first."""
     rows = len(packed.levels[0].block_offsets) - 1
@@ -107,9 +111,8 @@ def best_level_by_level(case: Case, packed: Hbs) -> bool:
 def level_by_level(packed: Hbs) -> list[Pass]:
     """A pass for each level, with the body of its own format: bsr.c's, or csr.c's where blocks are single weights."""
     return [
-        Pass(level, partial(arguments, one, index > 0), partial(work, one), partial(lists_of_level, level))
+        Pass(level, partial(_of_level, index > 0), partial(work, Hbs((level,))), partial(lists_of_level, level))
         for index, level in enumerate(packed.levels)
-        for one in [Hbs((level,))]
     ]
 
 
@@ -126,7 +129,7 @@ def prepare(case: Case, packed: Hbs, x: np.ndarray, toolchain: Toolchain) -> Lau
     if best_level_by_level(case, packed):
         passes = level_by_level(packed)
     else:
-        passes = [Pass(packed, partial(arguments, packed), partial(work, packed), partial(lists, packed))]
+        passes = [Pass(packed, arguments, partial(work, packed), partial(lists, packed))]
     return launched(passes, BODY, "hbs_vector", case, x, toolchain)
 
 

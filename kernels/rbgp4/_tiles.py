@@ -20,7 +20,7 @@ from sparsebench.formats import Rbgp4
 from .._device import ceil_div
 
 # For Kernel.sources.
-TILES = ("_tiles.py", "c.py", "../include/graph_tiles.cuh", "../include/staging.cuh")
+TILES = ("_tiles.py", "_inner.py", "../include/graph_tiles.cuh", "../include/staging.cuh")
 
 
 class Cut(Protocol):

@@ -11,29 +11,23 @@ from sparsebench.kernel import Kernel
 
 from .._product import C_DTYPES, ONE_GROUP, SHARED, Argument, c_product, integers, moved_bytes, pointer
 from .._row_groups import row_groups
-from .._strips import Lists, height_of
-
-
-def spelled_out(inner: np.ndarray, bw: int) -> np.ndarray:
-    """The columns of a tile that each inner row keeps, int32 [u_i, d_i * bw]: `inner` [u_i, d_i] with its blocks.
-
-    >>> spelled_out(np.array([[0, 2]]), 2)
-    array([[0, 1, 4, 5]], dtype=int32)
-    """
-    return (inner[:, :, None] * bw + np.arange(bw)).reshape(len(inner), -1).astype(np.int32)
+from .._strips import Lists, height_of, tall
 
 
 def arguments(packed: Rbgp4) -> tuple[Argument, ...]:
-    """What rbgp4_vector takes before shares."""
-    (bh, bw), (_, tk) = packed.block, packed.tile
-    inner = spelled_out(packed.inner, bw)
-    sizes = (*packed.outer.shape, *inner.shape, packed.row_repeat, bh, tk, packed.shape[1])
-    return *integers(*sizes), *map(pointer, (packed.outer, inner, packed.values))
+    """What rbgp4_vector takes before shares: each list once for all rows that share it, these four together."""
+    (m, k), sharing = packed.shape, packed.row_repeat * packed.block[0]
+    height = tall(sharing, 4)
+    parts, groups = sharing // height, row_groups(packed, height)
+    level, run = groups.levels[0], packed.outer.shape[1] * packed.inner.shape[1] * packed.block[1]
+    columns = level.columns.reshape(-1, parts, run)[:, 0].astype(np.uint16 if k <= 2**16 else np.int32)
+    arrays = (columns, groups.rows, np.ascontiguousarray(level.values))
+    return *integers(m, k, height, parts, run, columns.itemsize), *map(pointer, arrays)
 
 
 def work(packed: Rbgp4) -> np.ndarray:
-    """All tile rows have as many nonzeros."""
-    return np.ones(len(packed.outer), np.int64)
+    """All lists are as long."""
+    return np.ones(len(packed.outer) * len(packed.inner), np.int64)
 
 
 def lists(packed: Rbgp4) -> Lists:
@@ -46,7 +40,7 @@ KERNELS = [
         name="rbgp4.c",
         format=Rbgp4,
         prepare=c_product(Path(__file__).with_name("spmv.c"), "rbgp4_vector", arguments, work, lists),
-        about="4 or 8 rows that share a list of columns x 64 columns in registers; at n = 1 no list is read",
+        about="4 or 8 rows that share a list of columns x 64 columns in registers; four of each at n = 1",
         source="own; the structure is RBGP4's (arXiv 2006.13486)",
         moved_bytes=moved_bytes,
         dtypes=C_DTYPES,

@@ -25,8 +25,8 @@ from sparsebench.kernel import CudaToolchain, Gpu, Kernel
 from .._conv import CONV_SOURCES, convolution
 from .._device import ELEMENTS, INT32, SHARED, Bound, Prepare, body_beside, by_op, ceil_div, device_product
 from .._product import ONE_GROUP
+from ._inner import spelled_out
 from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, of_wide_stores, powers, stores, values_by_parts
-from .c import spelled_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from sparsebench.formats import Rbgp4
 from sparsebench.kernel import CudaToolchain, Gpu, Kernel, Limit
 
 from .._device import ELEMENTS, INT32, SHARED, Bound, Prepare, body_beside, ceil_div, device_product
+from ._inner import spelled_out
 from ._tiles import TILES, Sizes, by_inner_parts, copy_bytes, of_wide_stores, powers, stores, values_by_parts
-from .c import spelled_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from sparsebench.patterns.rbgp4 import Rbgp4 as Rbgp4Pattern
 from .._device import Bound, ceil_div, device_product
 from .._triton import MATHS, ONE_MATH, SOURCES
 from .._tuning import best, largest_unit, problem_class, timer
+from ._inner import spelled_out
 from ._triton_tiles import Sizes, Tile, candidates, store_bytes
-from .c import spelled_out
 
 Shape = tuple[int, int]
 
@@ -163,7 +163,7 @@ KERNELS = [
         layouts=("feature", "batch"),
         needs=("torch", "triton"),
         body="_spmm_triton.py",
-        sources=("_triton_tiles.py", "c.py", *SOURCES),
+        sources=("_triton_tiles.py", "_inner.py", *SOURCES),
         limits=(
             Limit(
                 lambda case: max(case.m * case.k, max(case.m, case.k) * (case.n + PADDED)) < 2**31,
