@@ -47,7 +47,7 @@ every_convolution = pytest.mark.parametrize("kernel", each([kernel for kernel in
 @every_body
 @pytest.mark.parametrize("n", [1, 65])
 def test_again_is_the_same_product_over_a_copy_of_w(kernel, n, toolchain):
-    case = example(kernel).case(kernel, n)
+    case = replace(example(kernel), n=n)
     question, draw = question_for(case)
     first = prepared(kernel, case, question, draw, toolchain)
     expected = answer(first, case)
