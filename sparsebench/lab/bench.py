@@ -22,8 +22,9 @@ from sparsebench.kernel import Kernel
 from sparsebench.lab.check import Reference, Verdict, weights_key
 from sparsebench.lab.clock import Contestant, Rotation, copies_needed, time_interleaved
 from sparsebench.lab.matrices import Matrices
-from sparsebench.lab.operands import run_filled
+from sparsebench.lab.operands import fill_with_nan, run_filled
 from sparsebench.lab.sides import Side
+from sparsebench.lab.tamper import Turning, written_beside
 from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
@@ -46,6 +47,7 @@ class Ready:
     native: Case
     reference: Reference
     contestant: Contestant
+    turning: Turning
     packed: Format
     pack_s: float
     error_ratio: float
@@ -53,22 +55,38 @@ class Ready:
     peak_memory_bytes: int | None
 
     def check_again(self, side: Side) -> float:
-        """The precision gate on fresh activations through the launches just timed; its error ratio, or WrongAnswer."""
-        question, x = self.reference.normal(fresh=1), self.contestant.x
-        timed = side.keep(x)
-        side.refill(x, side.place(question.x, self.native))
-        launches = self.contestant.rotation.launches
+        """Whether the clock saw honest work; the worst error ratio, or WrongAnswer.
+
+        What the last timed call left in Y is judged, X must be what it was, nothing may be written beside them, and
+        the launches just timed answer to fresh activations.
+        """
+        question, x, launches = self.reference.normal(), self.contestant.x, self.contestant.rotation.launches
+        verdicts = []
+        if (y := launches[0].y) is not None:
+            verdicts.append(question.turned(self.turning.column_signs()).judge(y, self.native))
+            _refuse("precision gate on what the last timed call left", verdicts[-1])
+        self.turning.turn_back()
+        if not side.same(x, side.place(question.x, self.native)):
+            _refuse("inputs", Verdict(False, float("inf"), "the kernel changed X; it may only read it"))
+        for what, operand in (("X", x), ("Y", y)):
+            if operand is not None and (count := written_beside(operand)):
+                reason = f"the kernel wrote beside {what} {list(operand.shape)}; bytes changed: {count}"
+                _refuse("bounds", Verdict(False, float("inf"), reason))
+        timed, fresh = side.keep(x), self.reference.normal(fresh=1)
+        side.refill(x, side.place(fresh.x, self.native))
         try:
-            verdicts = [
-                question.judge(run_filled(launch), self.native)
-                for launch in {id(e): e for e in (launches[0], launches[-1])}.values()
-            ]
+            for launch in {id(e): e for e in (launches[0], launches[-1])}.values():
+                verdicts.append(fresh.judge(run_filled(launch), self.native))
         finally:
             side.refill(x, timed)
         worst = max(verdicts, key=lambda verdict: verdict.ratio)
-        if not worst.ok:
-            raise WrongAnswer("precision gate after the clock, on fresh inputs", worst)
+        _refuse("precision gate after the clock, on fresh inputs", worst)
         return worst.ratio
+
+
+def _refuse(gate: str, verdict: Verdict) -> None:
+    if not verdict.ok:
+        raise WrongAnswer(gate, verdict)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +143,8 @@ class Bench:
 
     def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
         """Time `contestants` together: samples, why it stopped, doubts, and the core's clock before and after."""
+        for contestant in contestants:
+            fill_with_nan(contestant.rotation.launches[0])
         before = self.side.clocks()
         timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
         after = dict(self.side.clocks())
@@ -191,9 +211,10 @@ class Bench:
             other = launch.again() if launch.again else kernel.prepare(native, copy.deepcopy(packed), x, toolchain)
             other.run()  # page faults and first-call set-up belong to no sample
             launches.append(other)
-        contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x)
+        turning = Turning(x, native)
+        contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x, turning.turn)
         layout_s = side.layout_change_s(reference.case, native)
-        return Ready(kernel, native, reference, contestant, packed, pack_s, verdict.ratio, layout_s, peak)
+        return Ready(kernel, native, reference, contestant, turning, packed, pack_s, verdict.ratio, layout_s, peak)
 
     def _pass_integers(self, kernel: Kernel, native: Case, reference: Reference) -> None:
         question = reference.integers()

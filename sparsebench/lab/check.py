@@ -124,6 +124,10 @@ class Arithmetic(Protocol):
         """The worst entry of `found`, all [m, n]; one that is not finite has ratio infinity."""
         ...
 
+    def by_columns(self, y: Any, signs: np.ndarray) -> Any:
+        """`y` [m, n] with its columns times `signs` [n]."""
+        ...
+
 
 class NumpyArithmetic:
     """Float64 by numpy."""
@@ -159,6 +163,10 @@ class NumpyArithmetic:
         numbers = (float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]))
         return Worst(*at, *numbers, int((ratios > 1).sum()))
 
+    def by_columns(self, y: np.ndarray, signs: np.ndarray) -> np.ndarray:
+        """`y` with its columns times `signs`."""
+        return np.asarray(y * signs)
+
 
 NUMPY = NumpyArithmetic()
 
@@ -175,6 +183,10 @@ class Question:
     y: Any
     allowed: Any
     arithmetic: Arithmetic = NUMPY
+
+    def turned(self, signs: np.ndarray) -> Question:
+        """This question where the samples behind each column of Y have these signs, [n]. Its `x` and `w` stay."""
+        return replace(self, y=self.arithmetic.by_columns(self.y, signs))
 
     def judge(self, answer: Any, case: Case) -> Verdict:
         """Compare a kernel's output, in the native layout of `case`, with the reference, entry by entry."""

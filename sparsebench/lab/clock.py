@@ -56,11 +56,15 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contestant:
-    """A kernel ready to be sampled; all its launches read `x` and write one Y. Twins share one rotation."""
+    """A kernel ready to be sampled; all its launches read `x` and write one Y. Twins share one rotation.
+
+    turn  changes x before each timed call, so that a remembered answer is wrong (tamper.py)
+    """
 
     name: str
     rotation: Rotation
     x: Any
+    turn: Callable[[], None] = lambda: None
 
 
 def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
@@ -85,6 +89,7 @@ class CpuClock:
 
     def sample(self, contestant: Contestant, cache: str) -> float:
         """Seconds of one call of `contestant` in cache state `cache`."""
+        contestant.turn()
         if cache == "hot":
             return self._hot(contestant)
         if cache == "cold":

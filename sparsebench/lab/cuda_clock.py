@@ -166,6 +166,7 @@ class CudaClock:
                 for i in draw(len(contestants)):
                     name = contestants[i].name
                     self.mark(name)
+                    contestants[i].turn()
                     taken[name] = turns[cache][i].take()
                     taken[name].enqueue()
                 self.synchronize()

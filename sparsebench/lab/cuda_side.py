@@ -20,6 +20,7 @@ from sparsebench.lab.cuda_clock import CudaClock, quick_time_s
 from sparsebench.lab.device_check import TorchArithmetic
 from sparsebench.lab.probes import gpu_clocks
 from sparsebench.lab.sides import T0_BELOW_S
+from sparsebench.lab.tamper import fenced_tensor
 
 EMPTY = Path(__file__).with_name("empty.cu")
 
@@ -58,7 +59,7 @@ class CudaSide:
     def place(self, x: np.ndarray, native: Case) -> torch.Tensor:
         """A tensor in the native layout and the case's dtype."""
         tensor = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).to(TORCH_DTYPES[native.dtype])
-        return tensor if native.conv is not None or native.layout == "feature" else tensor.T.contiguous()
+        return fenced_tensor(tensor if native.conv is not None or native.layout == "feature" else tensor.T.contiguous())
 
     def keep(self, x: torch.Tensor) -> torch.Tensor:
         """A copy."""
@@ -67,6 +68,10 @@ class CudaSide:
     def refill(self, placed: torch.Tensor, x: torch.Tensor) -> None:
         """Overwrite X in place: graphs hold its address."""
         placed.copy_(x)
+
+    def same(self, placed: torch.Tensor, x: torch.Tensor) -> bool:
+        """Entry by entry, on the device."""
+        return bool(torch.equal(placed, x))
 
     def watch_memory(self) -> DeviceMemory:
         """What torch allocates on the device."""

@@ -52,6 +52,10 @@ class TorchArithmetic:
         numbers = (float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]))
         return Worst(*at, *numbers, int((ratios > 1).sum()))
 
+    def by_columns(self, y: torch.Tensor, signs: np.ndarray) -> torch.Tensor:
+        """`y` with its columns times `signs`."""
+        return y * torch.from_numpy(signs).to(y)
+
     def _float64(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device).double()
 

@@ -57,6 +57,10 @@ class Side(Protocol):
         """Overwrite a placed X with another."""
         ...
 
+    def same(self, placed: Any, x: Any) -> bool:
+        """Whether both hold the same."""
+        ...
+
     def watch_memory(self) -> Memory:
         """A probe of the device's memory that starts now."""
         ...
@@ -103,6 +107,10 @@ class CpuSide:
     def refill(self, placed: np.ndarray, x: np.ndarray) -> None:
         """Overwrite X."""
         placed[...] = x
+
+    def same(self, placed: np.ndarray, x: np.ndarray) -> bool:
+        """Entry by entry."""
+        return np.array_equal(placed, x)
 
     def watch_memory(self) -> Memory:
         """Resident memory of this process."""

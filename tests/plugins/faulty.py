@@ -68,6 +68,56 @@ def remembering(case, packed, x, toolchain) -> Launch:
     return Launch(y.copy)
 
 
+def caching(case, packed, x, toolchain) -> Launch:
+    """Computes when the first entries of X have changed, else answers what it has."""
+    y, seen = toolchain.output((case.m, case.n)), []
+
+    def run() -> np.ndarray:
+        if seen != x.flat[:4].tolist():
+            seen[:] = x.flat[:4].tolist()
+            y[...] = product(packed, x)
+        return y
+
+    return Launch(run, y)
+
+
+def lazy(case, packed, x, toolchain) -> Launch:
+    """Right while it is checked, then it leaves Y as it is until it is checked again."""
+    y = toolchain.output((case.m, case.n))
+
+    def run() -> np.ndarray:
+        CALLS["lazy"] += 1
+        if CALLS["lazy"] < LATER:
+            y[...] = product(packed, x)
+        return y
+
+    return Launch(run, y)
+
+
+def changing(case, packed, x, toolchain) -> Launch:
+    """Changes X by less than any gate sees in Y."""
+    y = toolchain.output((case.m, case.n))
+
+    def run() -> np.ndarray:
+        y[...] = product(packed, x)
+        x[0, 0] = np.nextafter(x[0, 0], np.float32(9), dtype=np.float32)
+        return y
+
+    return Launch(run, y)
+
+
+def scribbling(case, packed, x, toolchain) -> Launch:
+    """Right, and writes one byte too many."""
+    y = toolchain.output((case.m, case.n))
+
+    def run() -> np.ndarray:
+        y[...] = product(packed, x)
+        ctypes.memset(y.ctypes.data + y.nbytes, 0, 1)
+        return y
+
+    return Launch(run, y)
+
+
 def raising(case, packed, x, toolchain) -> Launch:
     raise ZeroDivisionError("planted")
 
@@ -78,4 +128,8 @@ def _kernel(prepare) -> Kernel:
     )
 
 
-KERNELS = [_kernel(p) for p in (crash, crash_in_the_clock, hang, endless, silent, turning, remembering, raising)]
+FAULTS = (
+    crash, crash_in_the_clock, hang, endless, silent, turning,
+    remembering, caching, lazy, changing, scribbling, raising,
+)  # fmt: skip
+KERNELS = [_kernel(prepare) for prepare in FAULTS]
