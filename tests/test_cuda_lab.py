@@ -19,10 +19,11 @@ from sparsebench.lab.baselines import aa_flags
 from sparsebench.lab.check import NUMPY, Reference
 from sparsebench.lab.clock import Contestant, Rotation, time_interleaved
 from sparsebench.lab.cuda_build import as_argument, poisoned, tensor_of
-from sparsebench.lab.cuda_clock import CudaClock, NotCapturable, releaser
+from sparsebench.lab.cuda_clock import CudaClock, NotCapturable
 from sparsebench.lab.cuda_source import translation_unit
 from sparsebench.lab.device_check import TorchArithmetic
 from sparsebench.lab.matrices import Matrices
+from sparsebench.lab.probes import releaser
 from sparsebench.lab.throttle import LONGEST_REST_S, REST_S, Throttle
 from sparsebench.paired import paired_ratio
 from sparsebench.record import Protocol

@@ -9,12 +9,12 @@ driver stands between the events. What cannot be captured takes its whole group 
 the host enqueues the same sequence. Contestants of one trial always share one way, which the record names.
 
 Each sample is one launch where any part is cold. A round enqueues all contestants in an order drawn for it and waits
-once, and starts with no line of the L2 marked as persisting. Beside a time stands t0, an empty kernel of the same grid and block under the same clock.
+once, and starts with no line of the L2 marked as persisting. Beside a time stands t0, an empty kernel of the same grid
+and block under the same clock.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsebench.lab.clock import Contestant, Order
+from sparsebench.lab.probes import releaser
 from sparsebench.lab.throttle import Throttle
 
 SPIN_CYCLES = 200_000  # about 0.1 ms: longer than the host needs to enqueue two events and a launch
@@ -151,7 +152,7 @@ class CudaClock:
     graph: Sampler = GraphSample
     spin: Sampler = SpinSample
     synchronize: Call = _synchronize
-    release: Call = field(default_factory=lambda: releaser())
+    release: Call = field(default_factory=releaser)
     flood: Call | None = None
     empty: Callable[[tuple[int, ...], tuple[int, ...]], Call] | None = None
     way: str = "graph"
@@ -258,23 +259,6 @@ class CudaClock:
 
 def _nothing() -> None:
     return None
-
-
-def releaser() -> Call:
-    """A call after which no line of the L2 is marked as persisting: such lines outlive any flood. Nothing without CUDA.
-
-    A kernel that marks its weights so would be timed with weights that are not cold (llm.c issue 851: 3530 GB/s on a
-    card of 864). It is the host's call, so it stands before each round and in no graph.
-    """
-    try:
-        release = ctypes.CDLL("libcuda.so.1").cuCtxResetPersistingL2Cache  # CUDA 11.0; below it no line persists
-    except (OSError, AttributeError):
-        return _nothing
-
-    def released() -> None:
-        release()
-
-    return released
 
 
 def _reader(x: Any) -> Call:

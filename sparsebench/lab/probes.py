@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,20 @@ def gpu_clocks(index: int = 0) -> dict[str, Any]:
         }
     except Exception:  # a missing module, library, permission or counter: no reason to lose a measurement
         return {"mhz": None}
+
+
+def releaser() -> Callable[[], None]:
+    """A call after which no line of the L2 is marked as persisting: such lines outlive any flood. Nothing without CUDA.
+
+    A kernel that marks its weights so would be timed with weights that are not cold (llm.c issue 851: 3530 GB/s on a
+    card of 864). It is the host's call, so it stands before each round and in no graph.
+    """
+    try:
+        release = ctypes.CDLL("libcuda.so.1").cuCtxResetPersistingL2Cache  # CUDA 11.0; below it no line persists
+    except (OSError, AttributeError):
+        return lambda: None
+
+    def released() -> None:
+        release()
+
+    return released
