@@ -38,12 +38,12 @@ class Ledger:
     fresh: bool = False
     versions: Mapping[str, str] = field(default_factory=code_versions)
     _shas: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[str, str, str], Record] = field(default_factory=dict)
+    _known: dict[tuple[Any, ...], Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for record in sorted(self.store.records.values(), key=lambda record: record.started_at):
             if record.final and record.protocol == self.protocol and record.versions == self.versions:
-                self._known[record.case.key, record.kernel, record.source_sha] = record
+                self._known[record.case.identity, record.kernel, record.source_sha] = record
 
     @property
     def protocol(self) -> Protocol:
@@ -64,7 +64,7 @@ class Ledger:
 
     def known(self, trial: Trial) -> Record | None:
         """The newest final record of this trial by today's code, whatever its baselines were."""
-        return None if self.fresh else self._known.get((trial.case.key, trial.kernel, self.sha(trial.kernel)))
+        return None if self.fresh else self._known.get((trial.case.identity, trial.kernel, self.sha(trial.kernel)))
 
     def settled(self, trial: Trial, baselines: Mapping[str, str]) -> Record | None:
         """The final record of this trial beside exactly these baselines, if one is stored."""
