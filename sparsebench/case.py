@@ -200,22 +200,31 @@ class Case:
                 raise PatternError(f"pattern file needs a problem with matrices or weights, {self.describe()} has none")
             return Draw(file.mask)
         if self.pruned_by_magnitude:
-            return pattern.draw_from(self._values("normal", file), self.sparsity, self._rng("mask"))
+            return pattern.draw_from(self.values("normal", file), self.sparsity, self._rng("mask"))
         return pattern.draw(self.m, self.k, self.sparsity, self._rng("mask"))
 
-    def _values(self, data: Data, file: FileData | None) -> np.ndarray:
+    def values(self, data: Data = "normal", file: FileData | None = None) -> np.ndarray:
+        """W before it is pruned, float32 [m, k]: the file's values or zero-mean normal ones, or +-1..+-4.
+
+        Cases of one seed, shape and source share them, whatever their pattern.
+        """
         if data == "normal" and file is not None and file.weights is not None:
             return np.asarray(file.weights, np.float32)
         return _random(self._rng(f"weights {data}"), (self.m, self.k), data)
 
     def weights(self, draw: Draw, data: Data = "normal", file: FileData | None = None) -> np.ndarray:
-        """W, float32 [m, k], zero outside the mask: the file's values or zero-mean normal ones, or +-1..+-4."""
-        return np.where(draw.mask, self._values(data, file), np.float32(0))
+        """W, float32 [m, k]: its values, zero outside the mask."""
+        return kept_of(self.values(data, file), draw)
 
     def activations(self, data: Data = "normal", fresh: int = 0) -> np.ndarray:
         """X, float32: [k, n] for gemm, [batch, c, h, w] for conv2d; `fresh` numbers independent draws."""
         shape = (self.k, self.n) if self.conv is None else (self.conv.batch, self.conv.c, self.conv.h, self.conv.w)
         return _random(self._rng(f"activations {data} {fresh}"), shape, data)
+
+
+def kept_of(values: np.ndarray, draw: Draw) -> np.ndarray:
+    """`values` [m, k] inside the mask, 0 outside."""
+    return np.where(draw.mask, values, np.float32(0))
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], data: Data) -> np.ndarray:

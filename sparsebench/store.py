@@ -63,7 +63,8 @@ def read_records(results: Path, machine: str | None = None) -> list[Record]:
 def each_record(results: Path, machine: str | None = None) -> Iterator[Record]:
     """The newest record of each key in `results`/<machine>/*.jsonl, all machines unless one is named; one at a time.
 
-    They come in the order of their lines. The files are read twice, first for the keys alone, so that a hundred thousand records need no memory but for these.
+    They come in the order of their lines. The files are read twice, first for the keys alone, so that a hundred
+    thousand records need no memory but for these.
     StoreError when the folder is missing or holds no records of that machine.
     """
     if not results.is_dir():

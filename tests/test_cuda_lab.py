@@ -194,7 +194,7 @@ def test_the_devices_float64_agrees_with_numpys(dtype, conv):
     here, there = (Reference(case, draw, arithmetic=numbers) for numbers in (NUMPY, TorchArithmetic("cpu")))
     assert np.array_equal(there.integers().y, here.integers().y)
     assert np.allclose(there.normal().y, here.normal().y, rtol=1e-13, atol=1e-13)
-    assert np.allclose(there.normal().allowed, here.normal().allowed, rtol=1e-12, atol=0)
+    assert np.allclose(there.normal().allowed, here.normal().allowed, rtol=1e-6, atol=0)  # numpy's in float32
 
 
 def test_the_devices_judgement_is_numpys():
@@ -203,7 +203,7 @@ def test_the_devices_judgement_is_numpys():
     answer = here = Reference(case, draw).normal()
     answer = (here.w @ here.x).astype(np.float32)
     there = Reference(case, draw, arithmetic=TorchArithmetic("cpu")).normal()
-    assert there.judge(torch.from_numpy(answer), case).ratio == pytest.approx(here.judge(answer, case).ratio, rel=1e-9)
+    assert there.judge(torch.from_numpy(answer), case).ratio == pytest.approx(here.judge(answer, case).ratio, rel=1e-6)
     for fault in (np.nan, 3.0):
         answer[2, 3] = fault
         judged = [q.judge(a, case) for q, a in ((here, answer), (there, torch.from_numpy(answer)))]

@@ -19,11 +19,12 @@ import numpy as np
 from sparsebench.case import NUMPY_DTYPES, Case, FileData
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
-from sparsebench.lab.check import Reference, Verdict, weights_key
+from sparsebench.lab.check import Question, Reference, Verdict, weights_key
 from sparsebench.lab.clock import Contestant, Rotation, copies_needed, time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.operands import fill_with_nan, run_filled
 from sparsebench.lab.sides import Side
+from sparsebench.lab.stopwatch import Stopwatch
 from sparsebench.lab.tamper import Turning, written_beside
 from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
@@ -53,13 +54,20 @@ class Ready:
     error_ratio: float
     layout_s: float
     peak_memory_bytes: int | None
+    answered_fresh: bool = False
 
-    def check_again(self, side: Side) -> float:
+    def check_again(self, side: Side, watch: Stopwatch) -> float:
         """Whether the clock saw honest work; the worst error ratio, or WrongAnswer.
 
         What the last timed call left in Y is judged, X must be what it was, nothing may be written beside them, and
-        the launches just timed answer to fresh activations.
+        the launches just timed answer to fresh activations: once, for a baseline that is timed beside many kernels.
         """
+        with watch.part("reference"):
+            fresh = None if self.answered_fresh else self.reference.normal(fresh=1)
+        with watch.part("check"):
+            return self._checked(side, fresh)
+
+    def _checked(self, side: Side, fresh: Question | None) -> float:
         question, x, launches = self.reference.normal(), self.contestant.x, self.contestant.rotation.launches
         verdicts = []
         if (y := launches[0].y) is not None:
@@ -72,16 +80,23 @@ class Ready:
             if operand is not None and (count := written_beside(operand)):
                 reason = f"the kernel wrote beside {what} {list(operand.shape)}; bytes changed: {count}"
                 _refuse("bounds", Verdict(False, float("inf"), reason))
-        timed, fresh = side.keep(x), self.reference.normal(fresh=1)
-        side.refill(x, side.place(fresh.x, self.native))
-        try:
-            for launch in {id(e): e for e in (launches[0], launches[-1])}.values():
-                verdicts.append(fresh.judge(run_filled(launch), self.native))
-        finally:
-            side.refill(x, timed)
-        worst = max(verdicts, key=lambda verdict: verdict.ratio)
+        if fresh is not None:
+            verdicts += self._answers(fresh, side)
+            self.answered_fresh = True
+        worst = max(verdicts, key=lambda verdict: verdict.ratio, default=Verdict(True, 0.0))
         _refuse("precision gate after the clock, on fresh inputs", worst)
         return worst.ratio
+
+    def _answers(self, fresh: Question, side: Side) -> list[Verdict]:
+        """The verdicts on the first and the last launch over fresh activations; X is put back."""
+        x, launches = self.contestant.x, self.contestant.rotation.launches
+        timed = side.keep(x)
+        side.refill(x, side.place(fresh.x, self.native))
+        try:
+            asked = {id(launch): launch for launch in (launches[0], launches[-1])}.values()
+            return [fresh.judge(run_filled(launch), self.native) for launch in asked]
+        finally:
+            side.refill(x, timed)
 
 
 def _refuse(gate: str, verdict: Verdict) -> None:
@@ -98,6 +113,7 @@ class Bench:
     side: Side
     load: Callable[[Path, str | None], FileData]
     mark: Callable[[str], None] = lambda name: None
+    watch: Stopwatch = field(default_factory=Stopwatch)
     _reference: Reference | None = None
     _problem: Reference | None = None
     _dense: dict[str, Ready] = field(default_factory=dict)
@@ -129,10 +145,10 @@ class Bench:
         beside = [self._dense_ready(case.problem, baseline) for baseline in baselines]
         timing = self._time([own.contestant, *(entry.contestant for entry in beside)], baselines or [name])
         self.mark(name)
-        error_ratio = max(own.error_ratio, own.check_again(self.side))
+        error_ratio = max(own.error_ratio, own.check_again(self.side, self.watch))
         for entry in beside:
             self.mark(entry.kernel.name)
-            entry.check_again(self.side)
+            entry.check_again(self.side, self.watch)
         layout_s = {entry.kernel.name: entry.layout_s for entry in (own, *beside)}
         known = self._facts(own)
         usual_s = min(float(np.median(times_s[name])) for times_s in timing["samples"].values())
@@ -146,7 +162,8 @@ class Bench:
         for contestant in contestants:
             fill_with_nan(contestant.rotation.launches[0])
         before = self.side.clocks()
-        timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
+        with self.watch.part("clock"):
+            timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
         after = dict(self.side.clocks())
         clocks = {"before_mhz": before["mhz"], "after_mhz": after.pop("mhz"), **after, **self.side.clock.clocks()}
         return {"samples": timing.samples, "stop": timing.stop, "flags": list(timing.flags), "clocks": clocks}
@@ -156,7 +173,7 @@ class Bench:
         for entry in ready:
             self.mark(entry.kernel.name)
             try:
-                ratios[entry.kernel.name] = max(entry.error_ratio, entry.check_again(self.side))
+                ratios[entry.kernel.name] = max(entry.error_ratio, entry.check_again(self.side, self.watch))
             except WrongAnswer as error:
                 wrong[entry.kernel.name] = str(error)
         return {"wrong": wrong, "error_ratios": ratios}
@@ -178,7 +195,8 @@ class Bench:
 
     def _reference_of(self, case: Case, file: FileData | None) -> Reference:
         """The questions of a case, with its mask and operands from what is kept."""
-        draw: Draw = self._matrices.get(("draw", weights_key(case)), lambda: case.draw(file))
+        with self.watch.part("reference"):
+            draw: Draw = self._matrices.get(("draw", weights_key(case)), lambda: case.draw(file))
         return Reference(case, draw, file, self.side.arithmetic, matrices=self._matrices)
 
     def _file(self, path: Path, tensor: str | None) -> FileData:
@@ -195,33 +213,44 @@ class Bench:
         if kernel.unit_roundoff is not None:
             # Each factor is rounded once, before any sum: without the root of k the bound would let a zero pass.
             reference = reference.loosened(kernel.unit_roundoff / math.sqrt(native.k))
-        question, memory, side = reference.normal(), self.side.watch_memory(), self.side
-        x, toolchain = side.place(question.x, native), side.toolchain()
-        packed, pack_s = self._packed(kernel, native, reference, question.w, "normal")
-        start_s = time.perf_counter()
-        launch = kernel.prepare(native, packed, x, toolchain)
-        pack_s += time.perf_counter() - start_s
-        verdict = question.judge(run_filled(launch), native)
+        side, watch = self.side, self.watch
+        with watch.part("reference"):
+            question = reference.normal()
+        memory = side.watch_memory()
+        with watch.part("pack"):
+            x, toolchain = side.place(question.x, native), side.toolchain(watch)
+            packed, pack_s = self._packed(kernel, native, reference, question.w, "normal")
+            start_s = time.perf_counter()
+            launch = kernel.prepare(native, packed, x, toolchain)
+            pack_s += time.perf_counter() - start_s
+        with watch.part("check"):
+            verdict = question.judge(run_filled(launch), native)
         peak = memory.grown_bytes()
         if not verdict.ok:
             raise WrongAnswer("precision gate", verdict)
         weight_bytes = packed.nbytes if launch.weight_bytes is None else launch.weight_bytes
         launches = [launch]
-        for _ in range(self._copies(weight_bytes) - 1):
-            other = launch.again() if launch.again else kernel.prepare(native, copy.deepcopy(packed), x, toolchain)
-            other.run()  # page faults and first-call set-up belong to no sample
-            launches.append(other)
+        with watch.part("pack"):
+            for _ in range(self._copies(weight_bytes) - 1):
+                other = launch.again() if launch.again else kernel.prepare(native, copy.deepcopy(packed), x, toolchain)
+                if side.sets_up_at_first_call:
+                    other.run()
+                launches.append(other)
         turning = Turning(x, native)
         contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x, turning.turn)
-        layout_s = side.layout_change_s(reference.case, native)
+        with watch.part("check"):
+            layout_s = side.layout_change_s(reference.case, native)
         return Ready(kernel, native, reference, contestant, turning, packed, pack_s, verdict.ratio, layout_s, peak)
 
     def _pass_integers(self, kernel: Kernel, native: Case, reference: Reference) -> None:
-        question = reference.integers()
-        packed, _ = self._packed(kernel, native, reference, question.w, "integers")
-        launch = kernel.prepare(native, packed, self.side.place(question.x, native), self.side.toolchain())
-        if not (verdict := question.judge(run_filled(launch), native)).ok:
-            raise WrongAnswer("integer gate", verdict)
+        with self.watch.part("reference"):
+            question = reference.integers()
+        with self.watch.part("check"):
+            packed, _ = self._packed(kernel, native, reference, question.w, "integers")
+            x, toolchain = self.side.place(question.x, native), self.side.toolchain(self.watch)
+            launch = kernel.prepare(native, packed, x, toolchain)
+            if not (verdict := question.judge(run_filled(launch), native)).ok:
+                raise WrongAnswer("integer gate", verdict)
 
     def _packed(
         self, kernel: Kernel, native: Case, reference: Reference, w: np.ndarray, data: str

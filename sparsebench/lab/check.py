@@ -9,7 +9,8 @@ rounding errors of random sign add like a random walk. True fp32 peaks near 0.15
 gamma(t) |w| |x| cannot fail: at 2,000 terms it lets TF32 pass as fp32 and lets a row lose a nonzero.
 
 The reference is computed once a case in float64, densely, on the device: by numpy here, by torch on a GPU
-(device_check.py, tested against this one). W and X are rounded to the case's dtype before anyone sees them.
+(device_check.py, tested against this one); of integers in float32, which holds each of their sums exactly. W and X are
+rounded to the case's dtype before anyone sees them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sparsebench.case import NUMPY_DTYPES, Case, Conv, Data, FileData, canonical
+from sparsebench.case import NUMPY_DTYPES, Case, Conv, Data, FileData, canonical, kept_of
 from sparsebench.lab.matrices import Matrices
 from sparsebench.patterns import Draw
 
@@ -30,6 +31,8 @@ U_MATH: Mapping[str, float] = {"ieee": 2.0**-24, "tf32": 2.0**-11, "tf32x3": 2.0
 # without rounding. 2**-21 leaves it three bits, and is still a thousand times less than a lost nonzero or fp16 sums.
 U_16_BIT = 2.0**-21
 U_OUT: Mapping[str, float] = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+MOST_INTEGER = 4  # of the integer gate's data
+EXACT_FLOAT32 = 2**24  # integers up to here have no rounding
 WALK = 8.0  # standard deviations of the random walk that pass
 
 
@@ -57,9 +60,12 @@ def columns_of(x: np.ndarray, conv: Conv | None) -> np.ndarray:
     return windows.transpose(1, 4, 5, 0, 2, 3).reshape(conv.c * conv.kh * conv.kw, -1)
 
 
-def product(w: np.ndarray, x: np.ndarray, conv: Conv | None = None) -> np.ndarray:
-    """W @ X in float64, [m, n]; with groups each group of rows meets its own share of the input channels."""
-    w, columns = w.astype(np.float64), columns_of(x.astype(np.float64), conv)
+def product(w: np.ndarray, x: np.ndarray, conv: Conv | None = None, dtype: type = np.float64) -> np.ndarray:
+    """W @ X in float64, [m, n]; with groups each group of rows meets its own share of the input channels.
+
+    `dtype` float32 takes a third of the time, where it is as good: for small integers, and for what an error may be.
+    """
+    w, columns = w.astype(dtype, copy=False), columns_of(x.astype(dtype, copy=False), conv)
     if conv is None or conv.groups == 1:
         return np.asarray(w @ columns)
     rows = w.reshape(conv.groups, -1, w.shape[1])
@@ -71,7 +77,7 @@ def allowance(
 ) -> np.ndarray:
     """Largest |error| allowed in each entry of y [m, n] = w [m, k] @ x, for zero-mean data; [m, n]."""
     terms = np.count_nonzero(w, axis=1)[:, None]
-    squares = product(np.square(w, dtype=np.float64), np.square(x, dtype=np.float64), conv)
+    squares = product(np.square(w), np.square(x), conv, np.float32)
     return np.asarray(WALK * u * np.sqrt(terms) * np.sqrt(squares) + u_out * np.abs(y))
 
 
@@ -108,6 +114,10 @@ class Arithmetic(Protocol):
         """W @ X, [m, n]."""
         ...
 
+    def integers(self, w: np.ndarray, x: np.ndarray, conv: Conv | None) -> Any:
+        """W @ X of small integers, exactly."""
+        ...
+
     def rounded(self, y: Any, dtype: str) -> Any:
         """`y` rounded once to `dtype`, in float64."""
         ...
@@ -136,6 +146,11 @@ class NumpyArithmetic:
         """W @ X, [m, n]."""
         return product(w, x, conv)
 
+    def integers(self, w: np.ndarray, x: np.ndarray, conv: Conv | None) -> np.ndarray:
+        """W @ X of small integers: float32 holds every partial sum, so that its order does not matter either."""
+        exact = w.shape[1] * MOST_INTEGER**2 < EXACT_FLOAT32
+        return product(w, x, conv, np.float32 if exact else np.float64).astype(np.float64)
+
     def rounded(self, y: np.ndarray, dtype: str) -> np.ndarray:
         """`y` rounded once to `dtype`; by way of float32, as kernels do. Integers are exact there."""
         return y.astype(np.float32).astype(NUMPY_DTYPES[dtype]).astype(np.float64)
@@ -155,9 +170,10 @@ class NumpyArithmetic:
     def worst(self, found: np.ndarray, y: np.ndarray, allowed: np.ndarray) -> Worst:
         """The worst entry of `found`."""
         error = np.abs(found - y)
+        ratios = np.zeros_like(error)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(error == 0, 0.0, error / allowed)
-        ratios[~np.isfinite(found)] = np.inf
+            np.divide(error, allowed, out=ratios, where=error != 0)  # NaN differs from 0 too
+        ratios[np.isnan(ratios) | ~np.isfinite(found)] = np.inf
         row, column = (int(i) for i in np.unravel_index(int(ratios.argmax()), ratios.shape))
         at = row, column
         numbers = (float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]))
@@ -252,12 +268,15 @@ class Reference:
 
     def _question(self, data: Data, fresh: int, *, exact: bool) -> Question:
         case, numbers = self.case, self.arithmetic
-        w = self._operand("w", weights_key(case), data, lambda: case.weights(self.draw, data, self.file))
+        whole = (case.seed, case.m, case.k, case.source)
+        values = self.matrices.get(("values", whole, data), lambda: case.values(data, self.file))
+        w = self._operand("w", weights_key(case), data, lambda: kept_of(values, self.draw))
         at = (case.seed, case.m, case.k, case.n, case.source, case.conv, fresh)
         x = self._operand("x", at, data, lambda: case.activations(data, fresh))
-        y = numbers.product(w, x, case.conv)
         if exact:
+            y = numbers.integers(w, x, case.conv)
             return Question(w, x, numbers.rounded(y, case.dtype), 0 * y, numbers)
+        y = numbers.product(w, x, case.conv)
         u = unit_roundoff(case) if self.u is None else self.u
         return Question(w, x, y, numbers.allowance(w, x, y, u, U_OUT[case.dtype], case.conv), numbers)
 

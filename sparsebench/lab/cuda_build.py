@@ -23,6 +23,7 @@ from sparsebench.errors import MissingNeed, SparsebenchError
 from sparsebench.kernel import Gpu
 from sparsebench.lab.build import include_folder
 from sparsebench.lab.cuda_source import translation_unit
+from sparsebench.lab.stopwatch import Stopwatch
 
 TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -91,14 +92,15 @@ def as_argument(value: Any) -> Any:
 class CupyToolchain:
     """What a GPU face builds its body with (kernel.CudaToolchain); one a contestant, since it keeps its outputs."""
 
-    def __init__(self, device: str = "cuda") -> None:
-        self.device, self.gpu = device, gpu_facts()
+    def __init__(self, device: str = "cuda", watch: Stopwatch | None = None) -> None:
+        self.device, self.gpu, self._watch = device, gpu_facts(), watch or Stopwatch()
         self._kept: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def cuda(self, body: Path, function: str, defines: Mapping[str, Any] | None = None) -> CupyFunction:
         """`function` of `body`, compiled once a process and once a machine (CuPy's cache); MissingNeed without CuPy."""
         options = tuple(f"-D{name}={value}" for name, value in sorted((defines or {}).items()))
-        return _function(body.resolve(), body.stat().st_mtime_ns, function, options)
+        with self._watch.part("build"):
+            return _function(body.resolve(), body.stat().st_mtime_ns, function, options)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A copy of `array` on the device."""

@@ -20,6 +20,7 @@ from sparsebench.lab.cuda_clock import CudaClock, quick_time_s
 from sparsebench.lab.device_check import TorchArithmetic
 from sparsebench.lab.probes import gpu_clocks
 from sparsebench.lab.sides import T0_BELOW_S
+from sparsebench.lab.stopwatch import Stopwatch
 from sparsebench.lab.tamper import fenced_tensor
 
 EMPTY = Path(__file__).with_name("empty.cu")
@@ -48,13 +49,14 @@ class CudaSide:
     arithmetic: Arithmetic = field(default_factory=lambda: TorchArithmetic("cuda"))
     device: str = "cuda"
     keeps_packed: bool = True
+    sets_up_at_first_call: bool = True
 
     def __post_init__(self) -> None:
         self.clock = CudaClock(self.cache_bytes, mark=self.mark, empty=self._empty)
 
-    def toolchain(self) -> CupyToolchain:
+    def toolchain(self, watch: Stopwatch | None = None) -> CupyToolchain:
         """A CUDA toolchain with one Y."""
-        return CupyToolchain(self.device)
+        return CupyToolchain(self.device, watch)
 
     def place(self, x: np.ndarray, native: Case) -> torch.Tensor:
         """A tensor in the native layout and the case's dtype."""

@@ -25,6 +25,10 @@ class TorchArithmetic:
         """W @ X, [m, n]."""
         return self._product(self._float64(w), self._float64(x), conv)
 
+    def integers(self, w: np.ndarray, x: np.ndarray, conv: Conv | None) -> torch.Tensor:
+        """W @ X of small integers."""
+        return self.product(w, x, conv)
+
     def rounded(self, y: torch.Tensor, dtype: str) -> torch.Tensor:
         """`y` rounded once to `dtype`, in float64."""
         return y.float().to(_DTYPES[dtype]).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from sparsebench.case import NUMPY_DTYPES, Case
 from sparsebench.kernel import Launch
 from sparsebench.lab.build import CpuToolchain
+from sparsebench.lab.stopwatch import Stopwatch
 from sparsebench.lab.tamper import fenced
 
 LAYOUT_ROUNDS = 9
@@ -18,9 +20,15 @@ LAYOUT_ROUNDS = 9
 class OutputToolchain(CpuToolchain):
     """The toolchain of one contestant: all its launches write one Y, so that rotating over W does not cool Y too."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, watch: Stopwatch | None = None) -> None:
         super().__init__(threads)
+        self._watch = watch or Stopwatch()
         self._outputs: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
+
+    def c(self, body: Path, **macros: int) -> Any:
+        """As CpuToolchain.c; the time counts as `build`."""
+        with self._watch.part("build"):
+            return super().c(body, **macros)
 
     def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         """The one buffer of this shape and dtype, filled with NaN."""

@@ -1,0 +1,142 @@
+"""A/A: every kernel of a suite against itself, in the same rounds, by the clock and the worker of every run.
+
+A twin is packed and prepared on its own, so that it lies elsewhere in memory, as the same kernel does in another run. A
+clock that favours a place in the round, or a machine on which memory decides, shows here before it spoils a comparison.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebench import units
+from sparsebench.between import WORDS, judge, within_rounds
+from sparsebench.case import Case
+from sparsebench.lab.build import missing_need
+from sparsebench.lab.run import Run
+from sparsebench.lab.wire import Screen
+from sparsebench.listing import plain
+from sparsebench.record import BROKEN
+from sparsebench.suite import Suite, Trial
+
+AGAIN = "_again"
+# Long enough to tell 2 %: the suite's own budget is for speedups, of which a tenth is usually enough.
+BUDGET_S, PRECISION = 4.0, 0.006
+LEAST_SAME = 0.95
+PLUGIN = '''"""Every kernel once more, under another name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sparsebench.kernel import all_kernels
+
+KERNELS = [replace(kernel, name=name + "{again}") for name, kernel in all_kernels([{plugins}]).items()]
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """One kernel on one case, entered twice: {cache: ([seconds of each round], [seconds of its twin])}, if it is ok."""
+
+    case: Case
+    kernel: str
+    outcome: str
+    reason: str = ""
+    samples: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Kernel and case in words."""
+        return f"{self.kernel} on {self.case.describe()}"
+
+
+def plan(suite: Suite, folder: Path, device: str = "auto") -> tuple[Run, list[Trial]]:
+    """A run of `suite` in which every kernel has a twin, its files in `folder`, and the trials that can run here.
+
+    Left out are kernels that do not take their case or miss a need, and cases whose matrix is in a file.
+    """
+    plugin = folder / "again.py"
+    named = ", ".join(f"Path({str(path)!r})" for path in suite.plugins)
+    plugin.write_text(PLUGIN.format(again=AGAIN, plugins=named))
+    protocol = replace(suite.protocol, budget_s=BUDGET_S, precision=PRECISION)
+    run = Run(replace(suite, protocol=protocol), folder, device=device, plugins=(plugin,))
+    return run, [trial for trial in run.trials if _runs(run, trial)]
+
+
+def _runs(run: Run, trial: Trial) -> bool:
+    if trial.kernel.endswith(AGAIN) or trial.data is not None:
+        return False
+    kernel = run.kernels[trial.kernel]
+    return kernel.why_not(trial.case, run.machine) is None and not any(map(missing_need, kernel.needs))
+
+
+def examine_twins(suite: Suite, say: Callable[[str], None], device: str = "auto") -> dict[str, Any]:
+    """Time every kernel of `suite` against itself, say and return what `compare` would say of the two.
+
+    `healthy` is False when fewer than 95 % are SAME, any is FAST or SLOW (which is beyond 2 %), or one broke.
+    """
+    with tempfile.TemporaryDirectory(prefix="sparsebench-") as folder:
+        run, trials = plan(suite, Path(folder), device)
+        most = units.duration(len(trials) * (BUDGET_S + 1))
+        say(f"{suite.name}: {len(trials)} kernels, each against itself, at most about {most}")
+        with run.worker:
+            found = [_timed(run, trial) for trial in trials]
+    told = _judged(found)
+    counts = {word: sum(row["verdict"] == word for row in told) for word in WORDS}
+    broken = [each for each in found if each.outcome in BROKEN]
+    healthy = bool(told) and not broken and not counts["FAST"] + counts["SLOW"]
+    healthy = healthy and counts["SAME"] >= LEAST_SAME * len(told)
+    for text in (*_rows(told), *(f"{each.outcome}: {each.name}: {each.reason}" for each in broken)):
+        say(text)
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "SAME")
+    comment = "as it should be" if healthy else "compare cannot be trusted here: find a quieter machine"
+    say(f"A/A over {suite.name}: {summary} of {len(told)} ({comment})")
+    return {"suite": suite.name, "counts": counts, "pairs": told, "broken": len(broken), "healthy": healthy}
+
+
+def _judged(found: Sequence[Twins]) -> list[dict[str, Any]]:
+    """What compare would say of each kernel and its twin, one row a cache state, worst first."""
+    timed = [(each, cache, own, twin) for each in found for cache, (own, twin) in each.samples.items()]
+    verdicts = judge([within_rounds(np.log(np.divide(twin, own)).tolist()) for _, _, own, twin in timed])
+    rows = [
+        {
+            "verdict": judged.word,
+            "kernel": each.kernel,
+            "case": each.case.describe(),
+            "cache": cache,
+            "time_s": float(np.median(own)),
+            "ratio": float(np.exp(judged.difference.value)),
+            "error": judged.difference.error,
+            "rounds": len(own),
+        }
+        for (each, cache, own, _), judged in zip(timed, verdicts, strict=True)
+    ]
+    return sorted(rows, key=lambda row: (WORDS.index(row["verdict"]), -abs(row["ratio"] - 1)))
+
+
+def _rows(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of what is not SAME."""
+    head = ("verdict", "kernel", "case", "time", "its twin takes", "known to", "rounds")
+    rows = [
+        (row["verdict"], row["kernel"], f"{row['case']}, {row['cache']}", units.seconds(row["time_s"]),
+         units.change(row["ratio"]), f"{row['error']:.2%}", str(row["rounds"]))
+        for row in told if row["verdict"] != "SAME"
+    ]  # fmt: skip
+    return [plain((head, rows))] if rows else []
+
+
+def _timed(run: Run, trial: Trial) -> Twins:
+    twin = trial.kernel + AGAIN
+    answer, _ = run.ask(Screen(trial.case, [trial.kernel, twin]))
+    if answer.outcome != "ok":
+        return Twins(trial.case, trial.kernel, answer.outcome, answer.reason)
+    if wrong := answer.facts["wrong"]:
+        return Twins(trial.case, trial.kernel, "wrong", next(iter(wrong.values())))
+    timed = answer.facts["samples"].items()
+    samples = {cache: (by_name[trial.kernel], by_name[twin]) for cache, by_name in timed}
+    return Twins(trial.case, trial.kernel, "ok", samples=samples)
