@@ -116,7 +116,7 @@ FAULTS = {
     "silent": ("wrong", "integer gate: Y\\[0, 0\\] is nan: never written"),
     "turning": ("wrong", "precision gate after the clock, on fresh inputs"),
     "remembering": ("wrong", "precision gate after the clock, on fresh inputs"),
-    "caching": ("wrong", "precision gate on what the last timed call left"),
+    "caching": ("wrong", "precision gate on what (the last timed|a later) call left"),
     "lazy": ("wrong", "precision gate on what the last timed call left"),
     "changing": ("wrong", "inputs: the kernel changed X"),
     "scribbling": ("wrong", "bounds: the kernel wrote beside Y \\[32, 8\\]; bytes changed: 1"),

@@ -29,6 +29,7 @@ from sparsebench.lab.tamper import Turning, written_beside
 from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
+MORE_TURNS = 4  # calls after the clock, each with another sample of X turned, that must notice it
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 
 
@@ -73,6 +74,11 @@ class Ready:
         if (y := launches[0].y) is not None:
             verdicts.append(question.turned(self.turning.column_signs()).judge(y, self.native))
             _refuse("precision gate on what the last timed call left", verdicts[-1])
+            for sample in self.turning.some(MORE_TURNS):
+                self.turning.turn_one(sample)
+                launches[0].run()
+                turned, columns = question.turned(self.turning.column_signs()), self.turning.columns(sample)
+                _refuse("precision gate on what a later call left", turned.judge(y, self.native, columns))
         self.turning.turn_back()
         if not side.same(x, side.place(question.x, self.native)):
             _refuse("inputs", Verdict(False, float("inf"), "the kernel changed X; it may only read it"))

@@ -204,14 +204,17 @@ class Question:
         """This question where the samples behind each column of Y have these signs, [n]. Its `x` and `w` stay."""
         return replace(self, y=self.arithmetic.by_columns(self.y, signs))
 
-    def judge(self, answer: Any, case: Case) -> Verdict:
-        """Compare a kernel's output, in the native layout of `case`, with the reference, entry by entry."""
+    def judge(self, answer: Any, case: Case, columns: slice = slice(None)) -> Verdict:
+        """Compare a kernel's output, in the native layout of `case`, with the reference, entry by entry.
+
+        Or these columns of Y alone.
+        """
         try:
-            found = as_columns(self.arithmetic.answer(answer), case)
+            found = self.arithmetic.answer(as_columns(answer, case)[:, columns])
         except ValueError as other_shape:
             return Verdict(False, float("inf"), str(other_shape))
-        worst = self.arithmetic.worst(found, self.y, self.allowed)
-        entry = f"Y[{worst.row}, {worst.column}] is"
+        worst = self.arithmetic.worst(found, self.y[:, columns], self.allowed[:, columns])
+        entry = f"Y[{worst.row}, {worst.column + (columns.start or 0)}] is"
         if not np.isfinite(worst.found):
             return Verdict(False, float("inf"), f"{entry} {worst.found}: never written, or overflowed")
         if worst.ratio <= 1:
@@ -220,7 +223,7 @@ class Question:
             False,
             worst.ratio,
             f"{entry} {worst.found:.9g}, the float64 reference says {worst.expected:.9g};"
-            f" allowed is {worst.allowed:.3g}, {worst.off} of {case.m * case.n} entries are off",
+            f" allowed is {worst.allowed:.3g}, {worst.off} of {found.shape[0] * found.shape[1]} entries are off",
         )
 
 

@@ -1,8 +1,8 @@
 """What a kernel could do to look right or fast without being so, and how it is seen.
 
     it leaves Y, or part of it, as it was   Y is full of NaN before each checked call and before the clock starts
-    it remembers an answer                  a sample of X changes its sign before each timed call (Turning), and what
-                                            the last timed call left in Y is judged too
+    it remembers an answer                  a sample of X changes its sign before each timed call (Turning); what the
+                                            last timed call left in Y is judged, and so are calls after a few more turns
     it is right only when it is looked at   the same, and once more on fresh inputs
     it changes its input                    X is compared with what it was when the clock has stopped
     it writes beside its operands           X and Y stand between bytes that nobody else writes (fenced)
@@ -81,19 +81,29 @@ class Turning:
 
     def turn(self) -> None:
         """Change the sign of the next sample."""
-        self._turn(self._next)
+        self.turn_one(self._next)
         self._next = (self._next + 1) % len(self.signs)
+
+    def some(self, most: int) -> list[int]:
+        """At most `most` samples, chosen at random."""
+        return [int(sample) for sample in np.random.default_rng().permutation(len(self.signs))[:most]]
+
+    def columns(self, sample: int) -> slice:
+        """The columns of Y that this sample reaches."""
+        width = self.native.n // len(self.signs)
+        return slice(sample * width, (sample + 1) * width)
 
     def turn_back(self) -> None:
         """X as it was at first, unless somebody else changed it."""
         for sample in np.flatnonzero(self.signs < 0):
-            self._turn(int(sample))
+            self.turn_one(int(sample))
 
     def column_signs(self) -> np.ndarray:
         """The sign of each column of Y, [n]: an image has oh * ow of them."""
         return np.repeat(self.signs, self.native.n // len(self.signs))
 
-    def _turn(self, sample: int) -> None:
+    def turn_one(self, sample: int) -> None:
+        """Change the sign of this sample."""
         by_column = self.native.conv is None and self.native.layout == "feature"
         own = self.x[:, sample] if by_column else self.x[sample]
         if isinstance(own, np.ndarray):

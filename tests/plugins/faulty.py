@@ -69,12 +69,12 @@ def remembering(case, packed, x, toolchain) -> Launch:
 
 
 def caching(case, packed, x, toolchain) -> Launch:
-    """Computes when the first entries of X have changed, else answers what it has."""
+    """Computes when the first entry of X has changed, else answers what it has."""
     y, seen = toolchain.output((case.m, case.n)), []
 
     def run() -> np.ndarray:
-        if seen != x.flat[:4].tolist():
-            seen[:] = x.flat[:4].tolist()
+        if seen != x.flat[:1].tolist():
+            seen[:] = x.flat[:1].tolist()
             y[...] = product(packed, x)
         return y
 
