@@ -86,3 +86,16 @@ def ratio(middle: float, low: float, high: float) -> str:
     '1.31x [1.10, 1.50]'
     """
     return f"{three_digits(middle)}x [{three_digits(low)}, {three_digits(high)}]"
+
+
+def change(ratio: float, low: float | None = None, high: float | None = None) -> str:
+    """How much more a time is than another, with its interval if there is one; beyond threefold as a factor.
+
+    >>> change(1.031, 1.02, 1.042), change(0.9), change(12.0)
+    ('+3.1 % [+2.0, +4.2]', '-10.0 %', '12.0x')
+    """
+    if low is None or high is None:
+        return f"{three_digits(ratio)}x" if ratio > 3 else f"{100 * (ratio - 1):+.1f} %"
+    if high > 3:
+        return f"{three_digits(ratio)}x [{three_digits(low)}, {three_digits(high) if high < 1e3 else '...'}]"
+    return f"{100 * (ratio - 1):+.1f} % [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]"

@@ -11,6 +11,7 @@ from sparsebench import commands as shared
 from sparsebench import units
 from sparsebench.cli.app import HERE, REPORT, Device, Json, Out, Results, app
 from sparsebench.console import Voice
+from sparsebench.errors import BadInput
 
 QUICK_PATTERNS = ("constant_fan_in", "block:4x1", "block:16x16")
 QUICK_SPARSITY = 0.9
@@ -92,11 +93,29 @@ def run(
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
-    """Say what works on this machine and what to install; time a dense kernel against itself."""
+def doctor(
+    suite: Annotated[
+        str | None, typer.Argument(help="With --aa: the suite whose kernels are timed against themselves, or quick.")
+    ] = None,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Time every kernel of a suite against itself; fewer than 95 % SAME exits 1.")
+    ] = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Say what works on this machine and what to install; time a dense kernel, or a suite's, against itself."""
     from sparsebench.lab.doctor import examine
 
     voice = Voice(json)
-    found = examine(voice.say)
+    if suite and not aa:
+        raise BadInput(f"doctor looks at the machine and takes no suite, found {suite}; doctor --aa {suite} does")
+    if aa:
+        from sparsebench.lab.twins import examine_twins
+        from sparsebench.shipped import resolve_suite
+        from sparsebench.suite import Suite
+
+        found = examine_twins(Suite.load(resolve_suite(suite or "quick")), voice.say, device)
+    else:
+        found = examine(voice.say)
     voice.document(found)
     raise typer.Exit(0 if found["healthy"] else 1)

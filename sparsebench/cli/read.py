@@ -1,7 +1,8 @@
-"""Commands that read what is there: fit, predict, report, list."""
+"""Commands that read what is there: fit, predict, compare, report, export, list."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,6 +78,36 @@ def predict(
 
 
 @app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="Records to compare with: a results folder, or one file of records.")],
+    new: Annotated[Path, typer.Argument(help="Records that may have got slower: a results folder, or one file.")],
+    across: Annotated[
+        bool, typer.Option("--across", help="Compare the speedups of two machines, whose times cannot be compared.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say of each pair what its verdict rests on, and what would decide it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say of each case whether it is SLOW, UNSURE, SAME or FAST in NEW, compared with BASE; exit 1 if any is slower."""
+    from sparsebench.desk import compare_say as say
+    from sparsebench.desk.compare import compare as compared
+    from sparsebench.desk.compare_verdict import verdict_lines
+    from sparsebench.listing import plain
+
+    voice = Voice(json)
+    found = compared(base, new, across=across)
+    lines = verdict_lines(found)
+    if across:
+        voice.say(f"Speedups over each machine's best baseline are compared, not times: {' and '.join(found.machines)}")
+    told = [*say.explained(found), *say.agreement(found)] if explain else [plain(say.table(found)), say.rest(found)]
+    for text in (*told, *say.changed_baselines(found), *say.one_sided(found), "", *lines):
+        voice.say(text)
+    voice.document(say.document(found))
+    raise typer.Exit(int(found.worse))
+
+
+@app.command()
 def report(results: Results = HERE, out: Out = REPORT, machine: MachineId = None, json: Json = False) -> None:
     """Write report.md and one self-contained report.html from records alone."""
     from sparsebench.desk.report import write_report
@@ -85,6 +116,40 @@ def report(results: Results = HERE, out: Out = REPORT, machine: MachineId = None
     path = write_report(results, out, machine)
     voice.say(f"Report: {path}")
     voice.document({"report": str(path)})
+
+
+@app.command()
+def export(
+    what: Annotated[
+        Literal["asv", "parquet", "csv"],
+        typer.Argument(help="asv: results for asv show, compare and publish; else the tables trials and samples."),
+    ],
+    results: Results = HERE,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files, made if missing.")] = Path("export"),
+    machine: MachineId = None,
+    commit: Annotated[
+        str | None, typer.Option("--commit", help="asv alone: the commit that was measured, instead of HEAD.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the records for other tools: as results of asv, or as two tables in Parquet or CSV."""
+    voice = Voice(json)
+    if what == "asv":
+        from sparsebench.desk.export_asv import export_asv
+
+        filed = export_asv(results, out, machine, commit)
+        voice.say(f"{filed.benchmarks} benchmarks of commit {filed.commit[:8]}: {' '.join(map(str, filed.files))}")
+        if filed.left_out:
+            voice.say(f"{filed.left_out} records left out: kernels of other sources than those installed here")
+        voice.document({**asdict(filed), "files": [str(path) for path in filed.files]})
+        return
+    from sparsebench.desk.export import export_tables
+
+    if commit:
+        raise BadInput(f"--commit {commit} was given, but a table has no commit; only `export asv` takes one")
+    made = export_tables(what, results, out, machine)
+    voice.say(f"{made.trials} trials, {made.samples} samples: {' '.join(map(str, made.files))}")
+    voice.document({**asdict(made), "files": [str(path) for path in made.files]})
 
 
 @app.command("list")

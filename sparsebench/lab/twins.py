@@ -7,7 +7,7 @@ clock that favours a place in the round, or a machine on which memory decides, s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from sparsebench import units
 from sparsebench.between import WORDS, judge, within_rounds
 from sparsebench.case import Case
+from sparsebench.console import PLAIN_STEPS
 from sparsebench.lab.build import missing_need
 from sparsebench.lab.run import Run
 from sparsebench.lab.wire import Screen
@@ -26,7 +27,7 @@ from sparsebench.suite import Suite, Trial
 
 AGAIN = "_again"
 # Long enough to tell 2 %: the suite's own budget is for speedups, of which a tenth is usually enough.
-BUDGET_S, PRECISION = 4.0, 0.006
+BUDGET_S, PRECISION = 6.0, 0.006
 LEAST_SAME = 0.95
 PLUGIN = '''"""Every kernel once more, under another name."""
 
@@ -85,18 +86,31 @@ def examine_twins(suite: Suite, say: Callable[[str], None], device: str = "auto"
         most = units.duration(len(trials) * (BUDGET_S + 1))
         say(f"{suite.name}: {len(trials)} kernels, each against itself, at most about {most}")
         with run.worker:
-            found = [_timed(run, trial) for trial in trials]
+            found = [_timed(run, trial) for trial in _counted(trials, say)]
     told = _judged(found)
     counts = {word: sum(row["verdict"] == word for row in told) for word in WORDS}
     broken = [each for each in found if each.outcome in BROKEN]
-    healthy = bool(told) and not broken and not counts["FAST"] + counts["SLOW"]
-    healthy = healthy and counts["SAME"] >= LEAST_SAME * len(told)
+    healthy = is_healthy([row["verdict"] for row in told], len(broken))
     for text in (*_rows(told), *(f"{each.outcome}: {each.name}: {each.reason}" for each in broken)):
         say(text)
     summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "SAME")
     comment = "as it should be" if healthy else "compare cannot be trusted here: find a quieter machine"
     say(f"A/A over {suite.name}: {summary} of {len(told)} ({comment})")
     return {"suite": suite.name, "counts": counts, "pairs": told, "broken": len(broken), "healthy": healthy}
+
+
+def is_healthy(words: Sequence[str], broken: int) -> bool:
+    """Whether verdicts on kernels and their twins let a machine be trusted."""
+    same = words.count("SAME") >= LEAST_SAME * len(words)
+    return bool(words) and same and not broken and not {"FAST", "SLOW"} & set(words)
+
+
+def _counted(trials: Sequence[Trial], say: Callable[[str], None]) -> Iterator[Trial]:
+    """`trials` as they are, with a line at every tenth."""
+    for done, trial in enumerate(trials, 1):
+        yield trial
+        if done * PLAIN_STEPS // len(trials) != (done - 1) * PLAIN_STEPS // len(trials):
+            say(f"{done} of {len(trials)}")
 
 
 def _judged(found: Sequence[Twins]) -> list[dict[str, Any]]:

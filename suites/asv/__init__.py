@@ -1,1 +1,1 @@
-"""sparsebench as asv benchmarks."""
+"""sparsebench as asv benchmarks: track.py. How asv makes environments for them: plugins/beside.py."""
