@@ -21,7 +21,7 @@ import numpy as np
 from sparsebench.desk.observe import current
 from sparsebench.errors import StoreError
 from sparsebench.record import Record
-from sparsebench.store import read_peaks, read_records
+from sparsebench.store import each_record, read_peaks
 
 CSR = ("csr.torch", "csr.scipy", "csr.mkl")
 BSR = ("bsr.torch", "bsr.scipy", "bsr.mkl")
@@ -192,7 +192,7 @@ TARGETS: Sequence[Callable[[Sequence[Record], Any], Iterator[Line]]] = (
 def main(results: Path) -> int:
     """0 when every line of every machine holds, 1 where one does not, 2 without records."""
     try:
-        records = [record for record in current(read_records(results)) if record.suite in SUITES]
+        records = current(record for record in each_record(results) if record.suite in SUITES)
     except StoreError as error:
         print(error, file=sys.stderr)
         records = []

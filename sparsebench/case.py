@@ -89,6 +89,9 @@ class FileData:
     weights: np.ndarray | None = None
 
 
+_KNOWN = {"op": get_args(Op), "dtype": get_args(DType), "math": get_args(Math), "layout": get_args(Layout)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One question, as plain data. `sparsity` is the request, None where the pattern fixes it (a file, levels)."""
@@ -110,14 +113,9 @@ class Case:
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
             raise BadInput(f"m, k and n must be at least 1, found m={self.m}, k={self.k}, n={self.n}")
-        for value, kind, what in (
-            (self.op, Op, "op"),
-            (self.dtype, DType, "dtype"),
-            (self.math, Math, "math"),
-            (self.layout, Layout, "layout"),
-        ):
-            if value not in get_args(kind):
-                raise BadInput(f"{what} must be one of {', '.join(get_args(kind))}, found {value!r}")
+        for what, known in _KNOWN.items():
+            if (value := getattr(self, what)) not in known:
+                raise BadInput(f"{what} must be one of {', '.join(known)}, found {value!r}")
         if (self.op == "conv2d") != (self.conv is not None):
             raise BadInput(f"op {self.op} {'needs' if self.op == 'conv2d' else 'takes no'} convolution fields")
 
@@ -129,13 +127,20 @@ class Case:
     def from_json(cls, data: Mapping[str, Any]) -> Case:
         """The case that `to_json` wrote; TypeError or BadInput on anything else."""
         source, conv = data.get("source"), data.get("conv")
-        rest = {name: value for name, value in data.items() if name not in ("source", "conv")}
-        return cls(**rest, source=Source(**source) if source else None, conv=Conv(**conv) if conv else None)
+        nested = {"source": Source(**source) if source else None, "conv": Conv(**conv) if conv else None}
+        return cls(**{**data, **nested})
 
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON: equal cases and only equal cases share it."""
         return digest(self.to_json())
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What this case is equal by, hashable: as good as `key` within one process, for a tenth of its cost."""
+        params = canonical(dict(self.params)) if self.params else ""
+        about = (self.op, self.m, self.k, self.n, self.dtype, self.math, self.layout, self.conv)
+        return (*about, self.pattern, params, self.sparsity, self.seed, self.source)
 
     @property
     def problem(self) -> Case:

@@ -8,6 +8,7 @@ distribution: the number of rounds below the true median is binomial(rounds, 1/2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,9 +58,18 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     >>> median_interval([3.0, 1.0, 2.0])
     (2.0, 1.0, 3.0)
     """
-    ordered = np.sort(np.asarray(values, dtype=float))
+    ordered = sorted(values)
     low, high = _outer_ranks(len(ordered), confidence)
-    return float(np.median(ordered)), float(ordered[low]), float(ordered[high])
+    return _middle(ordered), float(ordered[low]), float(ordered[high])
+
+
+def median(values: Sequence[float]) -> float:
+    """The median of at least one value: numpy's, which takes ten times as long on as few values as a trial has."""
+    return _middle(sorted(values))
+
+
+def _middle(ordered: Sequence[float]) -> float:
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def paired_ratio(slower_s: Sequence[float], faster_s: Sequence[float]) -> Ratio:
@@ -73,5 +83,5 @@ def paired_ratio(slower_s: Sequence[float], faster_s: Sequence[float]) -> Ratio:
     if len(slower_s) != len(faster_s) or not len(slower_s):
         raise ValueError(f"paired ratio of {len(slower_s)} and {len(faster_s)} rounds: entry i of both must be round i")
     logs = np.log(np.asarray(slower_s, dtype=float)) - np.log(np.asarray(faster_s, dtype=float))
-    median, low, high = np.exp(median_interval(logs.tolist()))
-    return Ratio(float(median), float(low), float(high), len(logs))
+    middle, low, high = map(math.exp, median_interval(logs.tolist()))
+    return Ratio(middle, low, high, len(logs))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,27 +22,48 @@ from sparsebench.errors import StoreError
 from sparsebench.machine import Machine
 from sparsebench.record import Record
 
+_KEY = re.compile(rb'\{"key":"([^"\\]*)"')
 
-def read_lines(path: Path) -> Iterator[Record]:
-    """Every record of a file, oldest first; a torn last line is passed over, any other broken line is a StoreError."""
+
+def _keys(path: Path) -> Iterator[bytes]:
+    """The key of each whole line; one that does not start as `Record.to_json` writes it is a key of its own."""
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield found[1] if (found := _KEY.match(line)) else line
+
+
+def read_lines(path: Path, wanted: Container[int] | None = None) -> Iterator[Record]:
+    """Every record of a file, oldest first, or those of the `wanted` lines, from 1.
+
+    A torn last line is passed over, any other broken line is a StoreError.
+    """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return  # still being written, or torn by a kill
+            if wanted is not None and number not in wanted:
+                continue
             try:
                 yield Record.from_json(line)
             except StoreError as error:
                 raise StoreError(f"{path}:{number}: {error}; mend or remove that line") from None
 
 
-def newest(records: Iterator[Record]) -> dict[str, Record]:
+def newest(records: Iterable[Record]) -> dict[str, Record]:
     """The newest record of each key, in the order in which keys first appeared."""
     return {record.key: record for record in records}
 
 
 def read_records(results: Path, machine: str | None = None) -> list[Record]:
-    """The newest record of each key in `results`/<machine>/*.jsonl, all machines unless one is named.
+    """All of `each_record` at once: about 10 KB a record, most of it samples."""
+    return list(each_record(results, machine))
 
+
+def each_record(results: Path, machine: str | None = None) -> Iterator[Record]:
+    """The newest record of each key in `results`/<machine>/*.jsonl, all machines unless one is named; one at a time.
+
+    They come in the order of their lines. The files are read twice, first for the keys alone, so that a hundred thousand records need no memory but for these.
     StoreError when the folder is missing or holds no records of that machine.
     """
     if not results.is_dir():
@@ -49,15 +71,17 @@ def read_records(results: Path, machine: str | None = None) -> list[Record]:
             f"results folder {results} was not found; `sparsebench run SUITE --results {results}` makes it"
         )
     folders = [results / machine] if machine else sorted(path for path in results.iterdir() if path.is_dir())
-    found: dict[str, Record] = {}
+    found = 0
     for folder in folders:
-        for path in sorted(folder.glob("*.jsonl")):
-            if path.name != "peaks.jsonl":
-                found |= newest(read_lines(path))
+        paths = [path for path in sorted(folder.glob("*.jsonl")) if path.name != "peaks.jsonl"]
+        last = {key: (path, number) for path in paths for number, key in enumerate(_keys(path), 1)}
+        for path in paths:
+            for record in read_lines(path, {number for where, number in last.values() if where == path}):
+                found += 1
+                yield record
     if not found:
         where = f"of machine {machine} " if machine else ""
         raise StoreError(f"no records {where}were found in {results}; make some with `sparsebench run SUITE`")
-    return list(found.values())
 
 
 def read_machines(results: Path) -> dict[str, Machine]:

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsebench.case import Case, DType, Layout, Math, Source, canonical
+from sparsebench.case import Case, DType, Layout, Math, Source
 from sparsebench.errors import MatrixError, SuiteError
 from sparsebench.kernel import Kernel
 from sparsebench.network import Network
@@ -170,7 +170,7 @@ class _Cases:
 
     def add(self, case: Case, data: Path | None, kernels: Sequence[str]) -> None:
         """Let `kernels` answer `case`; one that does already stays where it is."""
-        row = self.rows.setdefault(_key(case), (case, data if case.source else None, {}))
+        row = self.rows.setdefault(case.identity, (case, data if case.source else None, {}))
         row[2].update(dict.fromkeys(kernels))
 
     def trials(self) -> list[Trial]:
@@ -231,16 +231,9 @@ def _inspected(problems: Sequence[Problem], inspect: Inspect) -> Tensors:
     return found
 
 
-def _key(case: Case) -> tuple[Any, ...]:
-    """What `case` is equal by, hashable and much cheaper than its JSON: a plan asks it of every case."""
-    params = canonical(dict(case.params)) if case.params else ""
-    about = (case.op, case.m, case.k, case.n, case.dtype, case.math, case.layout, case.conv)
-    return (*about, case.pattern, params, case.sparsity, case.seed, case.source)
-
-
 def _group(groups: dict[Any, _Cases], dense: Case, kernels: Mapping[str, Kernel], baselines: Sequence[str]) -> _Cases:
     """The group of a dense problem, made where it is new: with the baselines that take its op and dtype."""
-    key = _key(dense)
+    key = dense.identity
     if key not in groups:
         groups[key] = _Cases(dense)
         able = [name for name in baselines if dense.op in kernels[name].ops]

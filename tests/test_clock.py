@@ -10,6 +10,7 @@ import pytest
 from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags, name_baselines
 from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
+from sparsebench.lab.probes import CoreShare
 from sparsebench.paired import median_interval, paired_ratio
 from sparsebench.record import Protocol
 
@@ -169,3 +170,39 @@ def test_named_baselines_are_at_most_two_within_3_percent():
 def test_the_real_clock_measures_a_sleep():
     contestant = Contestant("a", Rotation([Launch(lambda: time.sleep(2e-3))], CACHE_BYTES * 2), np.zeros(1))
     assert 2e-3 <= CpuClock(CACHE_BYTES).sample(contestant, "cold") < 0.1
+
+
+# ------------------------------------------------------------------------------------------------------ foreign load
+
+
+class Lost:
+    """A core that others had for these shares of the time."""
+
+    def __init__(self, preempted: float, stolen: float) -> None:
+        self.shares = preempted, stolen
+
+    def lost(self) -> tuple[float, float]:
+        return self.shares
+
+
+@pytest.mark.parametrize(
+    "shares, flags",
+    [((0.0, 0.0), ()), ((0.04, 0.04), ()), ((0.3, 0.0), ("preempted:30%",)), ((0, 0.1), ("stolen:10%",))],
+)
+def test_work_of_others_on_the_core_is_flagged(shares, flags):
+    timing = twins(Machine(), share=lambda: Lost(*shares))
+    assert tuple(flag for flag in timing.flags if flag.startswith(("preempted", "stolen"))) == flags
+
+
+def test_a_process_that_sleeps_is_seen_as_without_its_core():
+    share = CoreShare()
+    time.sleep(0.2)
+    assert share.lost()[0] > 0.5
+
+
+def test_every_timed_call_meets_another_x():
+    turns, machine = [], Machine()
+    own = machine.contestant("a", 1e-3)
+    changed = Contestant("a", own.rotation, own.x, lambda: turns.append(1))
+    timing = time_interleaved(machine.clock(), [changed], PROTOCOL, ["a"])
+    assert len(turns) == len(timing.samples["weights_cold"]["a"])

@@ -23,6 +23,8 @@ from sparsebench.lab.cuda_clock import CudaClock, NotCapturable
 from sparsebench.lab.cuda_source import translation_unit
 from sparsebench.lab.device_check import TorchArithmetic
 from sparsebench.lab.matrices import Matrices
+from sparsebench.lab.probes import releaser
+from sparsebench.lab.throttle import LONGEST_REST_S, REST_S, Throttle
 from sparsebench.paired import paired_ratio
 from sparsebench.record import Protocol
 
@@ -296,3 +298,86 @@ def test_what_is_kept_is_made_once_and_the_longest_unused_goes_first():
     for name in ("a", "b", "a", "c", "a", "b"):
         kept.get(name, make(name))
     assert made == ["a", "b", "c", "b"]
+
+
+# ---------------------------------------------------------------------------------------------------------- throttling
+
+
+class Falling:
+    """A GPU whose clock is told by a list, round by round, the last for ever; 2000 MHz at most."""
+
+    def __init__(self, *seen: tuple[float | None, int]) -> None:
+        self.most_mhz, self._seen = 2000.0, list(seen)
+
+    def look(self) -> tuple[float | None, int]:
+        return self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
+
+
+def rounds_of(throttle: Throttle, count: int) -> None:
+    throttle.begin()
+    for _ in range(count):
+        throttle.after_round()
+
+
+def test_a_fallen_clock_rests_longer_each_time_and_keeps_its_samples():
+    rests: list[float] = []
+    gpu = Gpu()
+    clock = gpu.clock(throttle=Throttle(Falling((1900, 0), (1200, 4), (1200, 4), (1900, 0)), rests.append))
+    timing = time_interleaved(clock, [gpu.contestant("dense.x", 1e-3)], PROTOCOL, ["dense.x"])
+    assert rests == [REST_S, 2 * REST_S]
+    assert {flag.split(":")[0] for flag in timing.flags} >= {"throttled", "slow_clock"}
+    assert len(clock.clocks()["round_mhz"]) == len(timing.samples["weights_cold"]["dense.x"])
+    assert clock.clocks()["reasons"] == 4
+
+
+def test_rests_do_not_grow_for_ever():
+    rests: list[float] = []
+    rounds_of(Throttle(Falling((900, 32)), rests.append), 12)
+    assert max(rests) == LONGEST_REST_S
+    assert len(rests) == 12
+
+
+def test_a_full_clock_raises_no_doubt_and_an_unknown_one_neither():
+    for seen in ((1990.0, 0), (None, 0)):
+        throttle = Throttle(Falling(seen), pytest.fail)
+        rounds_of(throttle, 3)
+        assert throttle.doubts() == ()
+    assert throttle.clocks() == {}
+
+
+# ---------------------------------------------------------------------------------------------------- persisting lines
+
+
+class Persisting(Gpu):
+    """A GPU where a kernel that marks its lines as persisting runs ten times as fast until they are released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marked = False
+
+    def cheat(self) -> Contestant:
+        def run() -> tuple[str, float]:
+            cost_s = 1e-6 if self.marked else 1e-5
+            self.marked = True
+            return "cheat", cost_s
+
+        return Contestant("cheat", Rotation([Launch(run)], CACHE_BYTES), Marker(self, "x"))
+
+    def release(self) -> None:
+        self.marked = False
+
+
+@pytest.mark.parametrize("cache", ["cold", "weights_cold"])
+def test_lines_that_persist_in_the_l2_make_no_kernel_faster(cache):
+    def median_s(gpu: Persisting, **fields) -> float:
+        protocol = Protocol(cache=(cache,), budget_s=0.1, precision=1e-9)
+        timing = time_interleaved(gpu.clock(**fields), [gpu.cheat(), gpu.contestant("a", 1e-5)], protocol, ["a"])
+        return float(np.median(timing.samples[cache]["cheat"]))
+
+    gpu = Persisting()
+    assert median_s(gpu, release=gpu.release) == pytest.approx(1e-5, rel=0.05)
+    assert median_s(Persisting(), release=lambda: None) == pytest.approx(1e-6, rel=0.05)  # so the test can fail
+
+
+def test_without_cuda_there_is_nothing_to_release():
+    releaser()()

@@ -111,8 +111,25 @@ def test_the_newest_line_of_a_key_counts(tmp_path):
         store.append(record("a", nnz=1))
         store.append(record("b"))
         store.append(record("a", nnz=2))
-    assert [(kept.key, kept.nnz) for kept in read_records(tmp_path)] == [("a", 2), ("b", 64)]
+    assert [(kept.key, kept.nnz) for kept in read_records(tmp_path)] == [("b", 64), ("a", 2)]
     assert len(list(read_lines(store.path))) == 3
+
+
+def test_a_torn_newer_line_does_not_hide_the_whole_one_before_it(tmp_path):
+    with Store(tmp_path, MACHINE, "s") as store:
+        store.append(record("a", nnz=1))
+    with store.path.open("ab") as file:
+        file.write(record("a", nnz=2).to_json().encode()[:200])
+    assert [kept.nnz for kept in read_records(tmp_path)] == [1]
+
+
+def test_a_line_with_its_fields_in_another_order_is_read_too(tmp_path):
+    with Store(tmp_path, MACHINE, "s") as store:
+        store.append(record("a"))
+    fields = json.loads(record("b").to_json())
+    with store.path.open("a") as file:
+        file.write(json.dumps(dict(reversed(fields.items()))) + "\n")
+    assert {kept.key for kept in read_records(tmp_path)} == {"a", "b"}
 
 
 def test_a_torn_last_line_is_cut_off_before_the_next_append(tmp_path):

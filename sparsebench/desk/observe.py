@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from sparsebench.record import Record
 DENSE = "dense"  # a pattern, a format, and the `kernel` of a setting that stands for the fastest dense kernel
 CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never a rival
 Blocks = tuple[tuple[float | None, int, int], ...]
-DenseTimes = Mapping[tuple["Setting", str], float]  # (setting of a dense kernel, key of a dense problem) -> seconds
+DenseTimes = Mapping[tuple["Setting", tuple[Any, ...]], float]  # (setting, identity of a dense problem) -> seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -135,7 +135,7 @@ def sparse_observations(records: Iterable[Record], dense_s: DenseTimes) -> Itera
 def _at_a_usual_moment(seen: Observation, record: Record, cache: str, dense_s: DenseTimes) -> Observation:
     """The same observation in units of its baseline's usual time; as it is where it has no baseline."""
     baseline, ratio = record.best_baseline(cache, total=True), record.speedup(cache, total=True)
-    usual_s = dense_s.get((seen.setting.with_kernel(baseline), record.case.problem.key)) if baseline else None
+    usual_s = dense_s.get((seen.setting.with_kernel(baseline), record.case.problem.identity)) if baseline else None
     if ratio is None or usual_s is None:
         return seen
     return replace(seen, time_s=usual_s / ratio.median, low_s=usual_s / ratio.high, high_s=usual_s / ratio.low)
@@ -143,9 +143,9 @@ def _at_a_usual_moment(seen: Observation, record: Record, cache: str, dense_s: D
 
 def dense_times(observations: Iterable[Observation]) -> DenseTimes:
     """The usual time of each dense kernel on each problem: the median over all records that timed it."""
-    groups: dict[tuple[Setting, str], list[float]] = defaultdict(list)
+    groups: dict[tuple[Setting, tuple[Any, ...]], list[float]] = defaultdict(list)
     for seen in observations:
-        groups[seen.setting, seen.case.key].append(seen.time_s)
+        groups[seen.setting, seen.case.identity].append(seen.time_s)
     return {about: float(np.median(times_s)) for about, times_s in groups.items()}
 
 
@@ -162,9 +162,9 @@ def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:
 
 def current(records: Iterable[Record]) -> list[Record]:
     """Without records that a newer one supersedes: same machine, case, kernel, caches and threads, but other code."""
-    newest: dict[tuple[str, str, str, tuple[str, ...], int], Record] = {}
+    newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        about = (record.machine, record.case.key, record.kernel, record.protocol.cache, record.protocol.threads)
+        about = (record.machine, record.case.identity, record.kernel, record.protocol.cache, record.protocol.threads)
         if about not in newest or record.started_at >= newest[about].started_at:
             newest[about] = record
     return list(newest.values())

@@ -148,7 +148,7 @@ class Bench:
         before = self.side.clocks()
         timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
         after = dict(self.side.clocks())
-        clocks = {"before_mhz": before["mhz"], "after_mhz": after.pop("mhz"), **after}
+        clocks = {"before_mhz": before["mhz"], "after_mhz": after.pop("mhz"), **after, **self.side.clock.clocks()}
         return {"samples": timing.samples, "stop": timing.stop, "flags": list(timing.flags), "clocks": clocks}
 
     def _after(self, ready: Sequence[Ready]) -> dict[str, Any]:

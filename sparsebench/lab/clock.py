@@ -24,6 +24,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from sparsebench.kernel import Launch
+from sparsebench.lab.probes import CoreShare
 from sparsebench.paired import LEAST_ROUNDS, paired_ratio
 from sparsebench.record import Protocol
 
@@ -84,6 +85,8 @@ class CpuClock:
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
     now_s: Callable[[], float] = time.perf_counter
     order: Order | None = None
+    share: Callable[[], CoreShare] = CoreShare
+    _shared: CoreShare | None = None
     _flood: np.ndarray | None = None
     _loops: dict[str, int] = field(default_factory=dict)
 
@@ -130,11 +133,22 @@ class CpuClock:
     ) -> Iterator[Mapping[str, Mapping[str, float]]]:
         """Rounds without end: {cache: {name: seconds}}, every contestant once, in an order drawn for each round."""
         draw = self.order or self.rng.permutation
+        self._shared = self.share()
         while True:
             yield {
                 cache: {contestants[i].name: self.sample(contestants[i], cache) for i in draw(len(contestants))}
                 for cache in caches
             }
+
+    def doubts(self) -> tuple[str, ...]:
+        """`preempted:9%` where other work had the core in that share of the latest rounds, `stolen:9%`: the host."""
+        lost, stolen = self._shared.lost() if self._shared else (0.0, 0.0)
+        found = {"preempted": lost, "stolen": stolen}
+        return tuple(f"{name}:{share:.0%}" for name, share in found.items() if share > FOREIGN_SHARE)
+
+    def clocks(self) -> Mapping[str, Any]:
+        """Nothing beside what the side tells before and after."""
+        return {}
 
 
 class Clock(Interface):
@@ -144,6 +158,14 @@ class Clock(Interface):
         self, contestants: Sequence[Contestant], caches: Sequence[str]
     ) -> Iterator[Mapping[str, Mapping[str, float]]]:
         """Rounds without end: {cache: {name: seconds}}."""
+        ...
+
+    def doubts(self) -> tuple[str, ...]:
+        """What disturbed the latest rounds, as flags of a record."""
+        ...
+
+    def clocks(self) -> Mapping[str, Any]:
+        """What it saw of the device's clock in the latest rounds."""
         ...
 
 
@@ -174,9 +196,9 @@ def time_interleaved(
             if done >= look:
                 look = int(done * LOOK_AGAIN) + 1
                 if all(_known(times_s, against, protocol.precision) for times_s in samples.values()):
-                    return Timing(samples, "precision", _flags(samples))
+                    return Timing(samples, "precision", (*_flags(samples), *clock.doubts()))
             if done >= LEAST_ROUNDS and time.perf_counter() >= deadline_s:
-                return Timing(samples, "budget", _flags(samples))
+                return Timing(samples, "budget", (*_flags(samples), *clock.doubts()))
     raise AssertionError("rounds() never ends")
 
 
@@ -190,6 +212,7 @@ def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision
 
 QUANTUM_S = 8e-3  # what a descheduled thread loses at a time on Linux (measured: facts in docs/measuring.md)
 WIDE_IQR = 0.25
+FOREIGN_SHARE = 0.05  # of the wall time of a timing, without its core
 
 
 def _flags(samples: Mapping[str, Mapping[str, list[float]]]) -> tuple[str, ...]:

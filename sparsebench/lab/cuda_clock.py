@@ -9,7 +9,8 @@ driver stands between the events. What cannot be captured takes its whole group 
 the host enqueues the same sequence. Contestants of one trial always share one way, which the record names.
 
 Each sample is one launch where any part is cold. A round enqueues all contestants in an order drawn for it and waits
-once. Beside a time stands t0, an empty kernel of the same grid and block under the same clock.
+once, and starts with no line of the L2 marked as persisting. Beside a time stands t0, an empty kernel of the same grid
+and block under the same clock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparsebench.lab.clock import Contestant, Order
+from sparsebench.lab.probes import releaser
+from sparsebench.lab.throttle import Throttle
 
 SPIN_CYCLES = 200_000  # about 0.1 ms: longer than the host needs to enqueue two events and a launch
 LOOP_S, MOST_LOOPS = 20e-6, 64  # a hot sample loops until it is this long: events resolve half a microsecond
@@ -149,9 +152,11 @@ class CudaClock:
     graph: Sampler = GraphSample
     spin: Sampler = SpinSample
     synchronize: Call = _synchronize
+    release: Call = field(default_factory=releaser)
     flood: Call | None = None
     empty: Callable[[tuple[int, ...], tuple[int, ...]], Call] | None = None
     way: str = "graph"
+    throttle: Throttle = field(default_factory=Throttle)
     _loops: dict[str, int] = field(default_factory=dict)
 
     def rounds(
@@ -159,7 +164,9 @@ class CudaClock:
     ) -> Iterator[Mapping[str, Mapping[str, float]]]:
         """Rounds without end: {cache: {name: seconds}}, every contestant once, in an order drawn for each round."""
         turns, draw = self._prepared(contestants, caches), self.order or self.rng.permutation
+        self.throttle.begin()
         while True:
+            self.release()
             seen = {}
             for cache in caches:
                 taken = {}
@@ -171,7 +178,16 @@ class CudaClock:
                     taken[name].enqueue()
                 self.synchronize()
                 seen[cache] = {name: max(sample.time_s(), 1e-9) for name, sample in taken.items()}
+            self.throttle.after_round()
             yield seen
+
+    def doubts(self) -> tuple[str, ...]:
+        """What held the GPU's clock in the latest rounds."""
+        return self.throttle.doubts()
+
+    def clocks(self) -> Mapping[str, Any]:
+        """The GPU's clock after each of them."""
+        return self.throttle.clocks()
 
     def t0_s(self, grid: tuple[int, ...], block: tuple[int, ...]) -> float | None:
         """Median seconds of an empty kernel of this shape, timed as the latest rounds were; None without a GPU."""

@@ -39,13 +39,13 @@ class Ledger:
     fresh: bool = False
     versions: Mapping[str, str] = field(default_factory=code_versions)
     _shas: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[str, str, str], Record] = field(default_factory=dict)
-    _broke: dict[tuple[str, str, str], Record] = field(default_factory=dict)
+    _known: dict[tuple[Any, ...], Record] = field(default_factory=dict)
+    _broke: dict[tuple[Any, ...], Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for record in sorted(self.store.records.values(), key=lambda record: record.started_at):
             if record.protocol == self.protocol and record.versions == self.versions:
-                about = record.case.key, record.kernel, record.source_sha
+                about = record.case.identity, record.kernel, record.source_sha
                 if record.final:
                     self._known[about] = record
                 if record.outcome in BLAMED:
@@ -72,11 +72,11 @@ class Ledger:
 
     def known(self, trial: Trial) -> Record | None:
         """The newest final record of this trial by today's code, whatever its baselines were."""
-        return None if self.fresh else self._known.get((trial.case.key, trial.kernel, self.sha(trial.kernel)))
+        return None if self.fresh else self._known.get((trial.case.identity, trial.kernel, self.sha(trial.kernel)))
 
     def broke(self, trial: Trial) -> Record | None:
         """The newest record of this trial by today's code, if it is of a worker that an earlier run saw it break."""
-        return self._broke.get((trial.case.key, trial.kernel, self.sha(trial.kernel))) if self._broke else None
+        return self._broke.get((trial.case.identity, trial.kernel, self.sha(trial.kernel))) if self._broke else None
 
     def settled(self, trial: Trial, baselines: Mapping[str, str]) -> Record | None:
         """The final record of this trial beside exactly these baselines, if one is stored."""
