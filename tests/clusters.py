@@ -57,7 +57,8 @@ class Cluster:
         return f"tcp://127.0.0.1:{self.port}"
 
     def scheduler(self) -> None:
-        self.start("scheduler", SCHEDULER, "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+        where = ("--host", "127.0.0.1", "--port", str(self.port), "--dashboard-address", "127.0.0.1:0")
+        self.start("scheduler", SCHEDULER, *where, "--no-dashboard")
 
     def worker(self, name: str) -> None:
         self.start(name, WORKER, self.address)

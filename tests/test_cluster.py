@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +16,19 @@ import pytest
 
 pytest.importorskip("distributed", reason="distributed is not installed (extra cluster)")
 
+import dask
 from fake_devices import Device, small, stored
 
 import sparsebench
+from sparsebench import commands
 from sparsebench.case import Case, Source
+from sparsebench.cli import main
 from sparsebench.errors import BadInput, StoreError
 from sparsebench.lab import cluster, cluster_worker
 from sparsebench.lab.cluster import FleetRun, why_not
 from sparsebench.lab.cluster_about import About, Survey, code_of, own_code, survey
 from sparsebench.lab.cluster_link import CannotTake, Link
-from sparsebench.lab.docket import Watch
+from sparsebench.lab.docket import Summary, Watch
 from sparsebench.lab.wire import Answer, Kit, Lost, Measure
 from sparsebench.machine import Machine
 from sparsebench.record import Protocol
@@ -173,6 +178,12 @@ def test_the_file_behind_a_case_must_be_the_one_that_was_planned_with(slot, tmp_
     assert "No such file" in gone.reason
 
 
+def test_what_keeps_a_worker_quiet_is_known_to_dask():
+    """A setting that a later version calls otherwise would be passed over without a word."""
+    for name, value in cluster_worker.QUIET.items():
+        assert type(dask.config.get(name)) is type(value), name
+
+
 @pytest.mark.parametrize("visible, number, chosen", [("", 1, "1"), ("2,3", 1, "3"), ("GPU-a,GPU-b", 0, "GPU-a")])
 def test_gpus_are_counted_among_those_that_are_visible(monkeypatch, visible, number, chosen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -281,6 +292,7 @@ def test_a_mixed_fleet_runs_the_suite_once_on_each_machine(scheduler, tmp_path):
     assert "csr.cusparse" in {record.kernel for record in summaries[GPU.id].records}
     assert "csr.cusparse" not in {record.kernel for record in summaries[CPU.id].records}
     assert all(len(scheduler.devices[id].asked) > 5 for id in ("c1", "c2", "g")), "equal machines share"
+    assert sorted(scheduler.rested) == ["c1", "c2", "g"], "their worker processes end with the run"
     assert {summary.kept for summary in run.execute()} == {len(run.trials("cpu")), len(run.trials("cuda"))}
 
 
@@ -462,3 +474,63 @@ def test_what_is_not_planned_at_all_is_refused_before_any_connection(tmp_path):
         fleet(tmp_path, device="tpu")
     with pytest.raises(BadInput, match="nope"):
         fleet(tmp_path, only="nope.*")
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+def cli(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    """Run a command; (exit code, stdout, stderr)."""
+    monkeypatch.setattr("sys.argv", ["sparsebench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_run_says_what_each_machine_found(scheduler, tmp_path, monkeypatch, capsys):
+    scheduler.present = {"c": about(), "g": about(GPU, place="gpu 0")}
+    suite = small(tmp_path, "csr.scipy", "csr.cusparse")
+    where = ("--scheduler", "tcp://test:8786", "--results", tmp_path / "results")
+    code, out, err = cli(monkeypatch, capsys, "run", suite.path, *where)
+    assert code == 0
+    for machine in (CPU, GPU):
+        assert re.search(rf"^\d+ trials: \d+ ok.* -> .*/results/{machine.id}/small.jsonl$", out, re.MULTILINE)
+        assert f"{machine.id}:\n" in out, "a verdict for each machine"
+    assert out.count("Next: ") == out.count("Doubt: ") == 2
+    assert "No C compiler" not in out, "whether there is one here does not matter"
+    assert f"small: {CPU.id} at c takes part" in err
+    code, out, _ = cli(monkeypatch, capsys, "run", suite.path, *where, "--dry-run", "--json")
+    assert {plan["machine"] for plan in json.loads(out)["plans"]} == {CPU.id, GPU.id}
+
+
+def test_a_kernel_left_out_is_told_in_the_summary(tmp_path):
+    summary = Summary(CPU, tmp_path / "small.jsonl", left_out=Counter({"csr.c": 5}))
+    assert "; csr.c broke too often, 5 of its trials wait for another run -> " in commands.summary_line(summary)
+    assert commands.summary_json(summary)["left_out"] == {"csr.c": 5}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("worker", "http://a:1", "--device", "cpu"), "the scheduler's address is 'http://a:1'; give one such as"),
+        (("worker", "tcp://a:1", "--device", "cpu", "--gpu", "0"), "--gpu and --device cpu were asked for"),
+        (("worker", "tcp://a:1", "--device", "tpu"), "--device must be auto, cpu or cuda, found 'tpu'"),
+        (("run", "quick", "--scheduler", "ftp://a"), "the scheduler's address is 'ftp://a'"),
+        (("run", "no-such-suite", "--scheduler", "tcp://a:1"), "no-such-suite.*neither a file"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(message, err), err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("worker", "tcp://a:1"), ("run", "quick", "--scheduler", "tcp://a:1")])
+def test_without_dask_a_sentence_says_what_to_install(monkeypatch, capsys, arguments):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = cli(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "needs Dask distributed, which is not installed; install the extra: pip install -e '.[cluster]'" in err

@@ -113,6 +113,7 @@ def why_not(data: Mapping[str, Any], device: str) -> str | None:
 
 
 def start_one(scheduler: str) -> str:
+    """What to do where a worker is wanted."""
     return f"start one on each device with `sparsebench worker {scheduler}`"
 
 
@@ -124,7 +125,8 @@ class _Fleet:
         self._lock = threading.RLock()
         self._shas = {name: kernel.source_sha for name, kernel in run.kernels.items()}
         self._dockets: dict[str, Docket] = {}
-        self._devices: dict[str, Remote] = {}
+        self._devices: dict[str, Remote] = {}  # at work, or waiting for it
+        self._welcomed: list[Remote] = []  # all that ever were
         self._threads: list[threading.Thread] = []
         self._refused: dict[str, str] = {}
         self._through: set[str] = set()  # workers that have nothing left to do
@@ -143,11 +145,10 @@ class _Fleet:
                 self._stirred.clear()
         finally:
             self._stopping = True
-            with self._lock:
-                devices = list(self._devices.values())
-            for device in devices:
+            there = [device for device in self._welcomed if not device.gone]
+            for device in there:
                 device.leave()
-            self._link.rest(self._run.kit.run, [device.address for device in devices])
+            self._link.rest(self._run.kit.run, [device.address for device in there])
             for thread in self._threads:
                 thread.join()
         if self._failure:
@@ -182,6 +183,7 @@ class _Fleet:
                     f"other's times; let every worker have a device of its own (--gpu, or taskset for cores)"
                 )
         self._devices[id] = device
+        self._welcomed.append(device)
         self._threads.append(threading.Thread(target=self._serve, args=(device,), name=address, daemon=True))
         self._threads[-1].start()
 
@@ -217,7 +219,8 @@ class _Fleet:
         """Let a device take problems until none is left; whatever ends it, the problem it had is given back."""
         try:
             work(self._docket(device), device)
-            self._through.add(device.id)
+            with self._lock:
+                self._through.add(device.id)
         except (_Unfit, CannotTake) as unfit:
             self._refuse(device.id, device.address, str(unfit))
         except Lost:

@@ -54,8 +54,9 @@ class About:
     @classmethod
     def here(cls, machine: Machine) -> About:
         """The introduction of this process and a device of this machine."""
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
         gpu = f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES', '0')}"
-        place = gpu if machine.device == "cuda" else f"core {max(os.sched_getaffinity(0))}"
+        place = gpu if machine.device == "cuda" else f"core {max(cores)}"
         return cls(sparsebench.__version__, own_code(), machine, code_versions(), socket.gethostname(), place)
 
     def to_json(self) -> dict[str, Any]:

@@ -7,7 +7,6 @@ request, and it is asked again. The line itself is made anew until the scheduler
 
 from __future__ import annotations
 
-import logging
 import pickle
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -22,11 +21,13 @@ import dask
 from distributed import Client, Future, KilledWorker
 
 from sparsebench.errors import BadInput, SparsebenchError
-from sparsebench.lab import cluster_worker
+from sparsebench.lab import cluster_tasks
 from sparsebench.lab.cluster_about import About, Survey
+from sparsebench.lab.cluster_worker import checked, hush
 from sparsebench.lab.wire import Answer, Kit, Lost, Request
 
 CONNECT_S = 10.0
+ANSWER_S = 30.0  # a scheduler that imports what it passes on is deaf for seconds
 BEAT_S = 0.5  # how often whoever waits for an answer looks whether the device is still there
 TIMES = {"distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}
 
@@ -39,16 +40,15 @@ class Link:
     """A connection to the scheduler at `address`. Use it as a context manager; BadInput where none answers."""
 
     def __init__(self, address: str) -> None:
-        self.address = cluster_worker.checked(address)
+        self.address = checked(address)
         self._client: Client | None = None
         self._settings = dask.config.set(TIMES)
 
     def __enter__(self) -> Self:
-        # What breaks is told in our own words; Dask would add a page of its own to each of them.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        hush()
         try:
             self._client = self._connected()
-        except (OSError, ValueError, TimeoutError) as error:
+        except Exception as error:  # what a wrong certificate raises is anybody's guess
             raise BadInput(
                 f"--scheduler {self.address}: no Dask scheduler answered within {CONNECT_S:g} s ({error}); start one "
                 f"with `dask scheduler` where sparsebench is installed, and give its address, such as tcp://host:8786"
@@ -75,8 +75,8 @@ class Link:
             client = self._client = self._client or self._connected()
             if client.status != "running":
                 raise OSError("the connection broke")
-            told = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=CONNECT_S)
-        except (OSError, ValueError, TimeoutError):
+            told = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=ANSWER_S)
+        except Exception:
             self._drop()
             return None
         present = ((address, worker.get("sparsebench")) for address, worker in told["workers"].items())
@@ -102,7 +102,7 @@ class Link:
         """Let workers end what `run` left behind there; those that do not hear it will find out by themselves."""
         if self._client and workers:
             with suppress(Exception):
-                self._client.run(cluster_worker.rest, run, workers=list(workers), wait=False, on_error="ignore")
+                self._client.run(cluster_tasks.rest, run, workers=list(workers), wait=False, on_error="ignore")
 
 
 class Remote:
@@ -127,29 +127,29 @@ class Remote:
     def ask(self, request: Request, timeout_s: float, *, alone: bool = False) -> tuple[Answer, str]:
         """The answer and the name of what ran last; Lost if the device went away."""
         errand = (self._kit, request, timeout_s, alone)
-        answer, suspect, self.host = self._result(cluster_worker.perform, errand, {self.about.machine.id: 1})
+        answer, suspect, self.host = self._result(cluster_tasks.perform, errand, {self.about.machine.id: 1})
         return answer, suspect
 
     def survey(self, files: Sequence[Path]) -> Survey:
         """What it finds of the run's kernels and files; BadInput for a plugin that cannot be loaded there."""
-        found: Survey = self._result(cluster_worker.look, (self._kit.plugins, files))
+        found: Survey = self._result(cluster_tasks.look, (self._kit.plugins, files))
         self.missing = dict(found.missing)
         return found
 
     def _result(self, function: Any, errand: Any, resources: Mapping[str, float] | None = None) -> Any:
-        future = self._link.submit(function, errand, self.address, resources)
         try:
+            future = self._link.submit(function, errand, self.address, resources)
             while not self.gone:
-                with suppress(TimeoutError):
+                try:
                     return future.result(timeout=BEAT_S)
-            raise Lost("the device went away")
-        except (CancelledError, KilledWorker, OSError) as error:
-            raise Lost(f"the device went away: {type(error).__name__}") from None
+                except TimeoutError:
+                    if future.status != "pending":
+                        raise
         except (BadInput, Lost):
             raise
+        except (CancelledError, KilledWorker, OSError) as error:
+            raise Lost(f"the device went away: {type(error).__name__}") from None
         except Exception as error:
             told = str(error).strip() or type(error).__name__
             raise CannotTake(f"{told}; scheduler and workers need the environment that this run has") from error
-        finally:
-            with suppress(Exception):  # its scheduler may be gone
-                future.cancel()
+        raise Lost("the device went away")  # and with the future goes the scheduler's interest in the task

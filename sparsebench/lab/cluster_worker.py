@@ -1,8 +1,8 @@
 """The device's end of a cluster: a Dask worker that holds one slot, in which our own worker process does the work.
 
 A kernel may crash, hang or eat all memory; that happens in the spawned process, and what comes of it is an answer like
-any other, so no Dask worker ever dies of a trial. The Dask worker has one thread, no nanny and no memory limit, takes
-one task at a time (its machine's id is a resource, of which it has one), and does nothing else while a trial runs.
+any other, so no Dask worker ever dies of a trial. The Dask worker has one thread, no nanny and no memory limit, and
+takes one task at a time: its machine's id is a resource, of which it has one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 
 # dask, distributed: workers on many machines that join late, die and come back; TLS; one small wheel (extra `cluster`).
 import dask
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Worker, WorkerPlugin
 from distributed.comm.addressing import parse_address
 from distributed.comm.registry import get_backend
 
 from sparsebench.errors import BadInput
-from sparsebench.lab.cluster_about import SHARE, About, survey
+from sparsebench.lab.cluster_about import SHARE, About, Survey, survey
+from sparsebench.lab.cluster_tasks import SLOT
 from sparsebench.lab.executor import Start, setup_for
 from sparsebench.lab.process import WorkerProcess
 from sparsebench.lab.versions import host_facts
@@ -41,6 +42,7 @@ RETRY_S = 1.0
 QUIET = {  # what a Dask worker does beside its tasks would be heard by a kernel under the clock
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
     "distributed.diagnostics.nvml": False,
 }
 
@@ -51,11 +53,19 @@ class Slot(WorkerPlugin):  # type: ignore[misc]
 
     machine: Machine
     start: Start = WorkerProcess
-    name: str = "sparsebench"
+    name: str = SLOT
     _kit: Kit | None = None
     _worker: WorkerProcess | None = None
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "slot"))
     _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+
+    def perform(self, errand: bytes) -> Reply:
+        """`ask` of the pickled (kit, request, timeout_s, alone)."""
+        return self.ask(*pickle.loads(errand))
+
+    def look(self, errand: bytes) -> Survey:
+        """A survey of this worker's kernels and files; `errand` is the pickled (plugins, files)."""
+        return survey(*pickle.loads(errand))
 
     def ask(self, kit: Kit, request: Request, timeout_s: float, alone: bool) -> Reply:
         """The answer to `request` from a worker process of this run."""
@@ -103,29 +113,6 @@ class Slot(WorkerPlugin):  # type: ignore[misc]
         self._thread.shutdown(wait=False)
 
 
-# Tasks ----------------------------------------------------------------------------------------------------------------
-
-
-def _slot() -> Slot:
-    slot: Slot = get_worker().plugins["sparsebench"]
-    return slot
-
-
-def perform(errand: bytes) -> Reply:
-    """A request on this worker's device; `errand` is the pickled (kit, request, timeout_s, alone)."""
-    return _slot().ask(*pickle.loads(errand))
-
-
-def look(errand: bytes) -> Any:
-    """A survey of this worker's files and kernels; `errand` is the pickled (plugins, files)."""
-    return survey(*pickle.loads(errand))
-
-
-async def rest(run: str, dask_worker: Worker) -> None:
-    """End what `run` left behind here."""
-    dask_worker.plugins["sparsebench"].rest(run)
-
-
 # The process ----------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +125,12 @@ def choose_gpu(number: int) -> None:
             f"give a smaller number, or let it show more"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[number] if visible else str(number)
+
+
+def hush() -> None:
+    """Keep Dask's own log off the terminal: what breaks is told in a line of ours, not in a page of tracebacks."""
+    for name in ("distributed", "distributed.client"):  # the second has a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def checked(address: str) -> str:
@@ -160,7 +153,7 @@ def serve(
     start: Start = WorkerProcess,
 ) -> None:
     """Offer a device to the scheduler at `address` until Ctrl-C or SIGTERM, through any number of its restarts."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say, we say in a line
+    hush()
     with dask.config.set(QUIET), suppress(asyncio.CancelledError):
         asyncio.run(_serve(checked(address), About.here(machine), say, {"name": name, "port": port}, start))
 
@@ -172,6 +165,7 @@ async def _serve(
     assert me
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     told = ""
+    say(f"{about.machine.id}: looking for the scheduler at {address}")
     while True:
         try:
             async with Worker(
