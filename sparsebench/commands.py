@@ -5,6 +5,7 @@ A wing is imported where it is used: `sparsebench list` must not load pandas, no
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,41 +26,67 @@ from sparsebench.suite import Suite
 if TYPE_CHECKING:
     from sparsebench.desk.fitted import FittedModels
     from sparsebench.desk.predict import NetworkPrediction
+    from sparsebench.lab.cluster import FleetRun
     from sparsebench.lab.run import Run, Summary
 
 
-def plan_runs(suites: Sequence[str], results: Path, data: Path | None = None, **options: Any) -> list[Run]:
-    """Every suite loaded and planned before anything runs, so that a mistake in the last one costs nothing."""
-    from sparsebench.lab.run import Run
+def plan_runs(suites: Sequence[str], results: Path, data: Path | None = None, **options: Any) -> list[Run | FleetRun]:
+    """Every suite loaded and planned before anything runs, so that a mistake in the last one costs nothing.
 
+    With `scheduler` in the options they run on the devices behind it, else here.
+    """
     loaded = [Suite.load(resolve_suite(name), data, options.get("plugins", ())) for name in suites]
-    return [Run(suite, results, **options) for suite in loaded]
+    scheduler = options.pop("scheduler", None)
+    if scheduler is None:
+        from sparsebench.lab.run import Run
+
+        return [Run(suite, results, **options) for suite in loaded]
+    need_cluster("--scheduler")
+    from sparsebench.lab.cluster import FleetRun
+
+    return [FleetRun(suite, results, scheduler, **options) for suite in loaded]
+
+
+def need_cluster(asked: str) -> None:
+    """BadInput where Dask distributed, which `asked` needs, is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        raise BadInput(
+            f"{asked} needs Dask distributed, which is not installed; install the extra: pip install -e '.[cluster]'"
+        )
 
 
 def dry_runs(suites: Sequence[str], voice: Voice, results: Path, **options: Any) -> list[dict[str, Any]]:
     """Say how many trials each suite has and how long they take at most; nothing is run or written."""
+    from sparsebench.lab.run import Run
+
     found = []
     for planned in plan_runs(suites, results, **options):
-        trials, most_s = planned.dry()
-        name, machine = planned.suite.name, planned.machine.id
-        voice.say(f"{name}: {trials} trials on {machine}, at most about {units.duration(most_s)}")
-        found.append({"suite": name, "trials": trials, "at_most_s": most_s, "machine": machine})
+        name = planned.suite.name
+        plans = [(planned.machine, *planned.dry())] if isinstance(planned, Run) else planned.dry()
+        for machine, trials, most_s in plans:
+            voice.say(f"{name}: {trials} trials on {machine.id}, at most about {units.duration(most_s)}")
+            found.append({"suite": name, "trials": trials, "at_most_s": most_s, "machine": machine.id})
     return found
 
 
 def run_suites(suites: Sequence[str], voice: Voice, results: Path, **options: Any) -> list[Summary]:
-    """Run suites one after the other with their progress shown; a missing compiler is said first."""
-    from sparsebench.lab.build import missing_need
-    from sparsebench.lab.run import Watch
+    """Run suites one after the other with their progress shown; a missing compiler is said first.
 
-    if missing := missing_need("cc"):
+    A summary for each suite, or for each suite and machine id behind a scheduler.
+    """
+    from sparsebench.lab.build import missing_need
+    from sparsebench.lab.docket import Watch
+
+    if options.get("scheduler") is None and (missing := missing_need("cc")):
         voice.say(f"No C compiler: kernels written in C will be skipped. The first of them {missing}")
-    summaries = []
+    summaries: list[Summary] = []
     for planned in plan_runs(suites, results, **options):
         with Showing(planned.suite.name) as showing:
-            planned.watch = Watch(showing.planned, showing.finished)
-            summaries.append(planned.execute())
-        voice.say(summary_line(summaries[-1]))
+            planned.watch = Watch(showing.planned, showing.finished, showing.said)
+            done = planned.execute()
+        for summary in done if isinstance(done, list) else [done]:
+            voice.say(summary_line(summary))
+            summaries.append(summary)
     return summaries
 
 
@@ -67,7 +94,11 @@ def summary_line(summary: Summary) -> str:
     """Such as `48 trials: 44 ok, 3 skipped, 1 wrong -> results/x/quick.jsonl`."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.most_common())
     late = f"; {summary.not_started} not started, run again to go on" if summary.not_started else ""
-    return f"{len(summary.records)} trials: {counts or 'none'}{late} -> {summary.path}"
+    left = "".join(
+        f"; {kernel} broke too often, {count} of its trials wait for another run"
+        for kernel, count in summary.left_out.items()
+    )
+    return f"{len(summary.records)} trials: {counts or 'none'}{late}{left} -> {summary.path}"
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
@@ -78,6 +109,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "outcomes": dict(summary.outcomes),
         "kept": summary.kept,
         "not_started": summary.not_started,
+        "left_out": dict(summary.left_out),
     }
 
 
@@ -87,11 +119,16 @@ def exit_code(records: Sequence[Record]) -> int:
 
 
 def say_verdict(voice: Voice, records: Sequence[Record]) -> list[str]:
-    """The three lines that end a run: the answer with its interval, the reason to doubt it, the next command."""
-    from sparsebench.desk.frame import frame
-    from sparsebench.desk.verdict import verdict_of
+    """The three lines that end a run: the answer with its interval, the reason to doubt it, the next command.
 
-    lines = list(verdict_of(frame(records)).lines) if records else []
+    Three for each machine, where there are several, below its id.
+    """
+    from sparsebench.desk.verdict import verdicts
+
+    found = verdicts(records) if records else {}
+    lines = []
+    for machine, verdict in found.items():
+        lines += [f"{machine}:"] * (len(found) > 1) + list(verdict.lines)
     voice.say("\n".join(["", *lines]))
     return lines
 

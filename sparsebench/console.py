@@ -67,6 +67,10 @@ class Showing:
         self._console.print(f"{self._suite}: {trials} trials{kept}{time}", highlight=False, soft_wrap=True)
         self._bar.update(self._task, total=self._total)
 
+    def said(self, text: str) -> None:
+        """A sentence about the run itself, above the bar."""
+        self._console.print(f"{self._suite}: {text}", highlight=False, soft_wrap=True, markup=False)
+
     def finished(self, record: Record) -> None:
         """One more record; anything but ok and skipped is said at once."""
         self._done += 1

@@ -18,7 +18,7 @@ from sparsebench.lab import retained
 from sparsebench.listing import TABLES, markdown
 
 README = Path(__file__).parent.parent / "README.md"
-COMMANDS = ("quick", "run", "fit", "predict", "compare", "report", "export", "list", "doctor")
+COMMANDS = ("quick", "run", "fit", "predict", "compare", "report", "export", "list", "doctor", "worker")
 
 
 def help_texts() -> str:

@@ -13,6 +13,8 @@ from sparsebench.errors import BadInput, SparsebenchError
 
 __all__ = ["app", "main", "measure", "read"]
 
+INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended; typer turns KeyboardInterrupt into it without a word
+
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one message and exit code 2, with nothing written."""
@@ -24,6 +26,8 @@ def main() -> None:
     except SparsebenchError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         print("stopped; every finished trial is stored, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Commands that measure: quick, run, doctor."""
+"""Commands that measure: quick, run, worker, doctor."""
 
 from __future__ import annotations
 
@@ -69,6 +69,14 @@ def run(
         bool, typer.Option("--dry-run", help="Plan, say how many trials and how long, and stop.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run trials again that already have a record.")] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            help="Run on the devices behind this Dask scheduler, such as tcp://host:8786 (see docs/cluster.md). They "
+            "find --data and plugins under the same paths as here.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run every trial of SUITE and store one record each; what is stored already is not run again."""
@@ -81,6 +89,7 @@ def run(
         "plugins": tuple(plugin or ()),
         "time_limit_s": limit_s,
         "fresh": fresh,
+        "scheduler": scheduler,
     }
     if dry_run:
         voice.document({"plans": shared.dry_runs(suite, voice, results, **more)})
@@ -90,6 +99,29 @@ def run(
     lines = shared.say_verdict(voice, records)
     voice.document({"suites": [shared.summary_json(summary) for summary in summaries], "verdict": lines})
     raise typer.Exit(shared.exit_code(records))
+
+
+@app.command()
+def worker(
+    address: Annotated[str, typer.Argument(help="The scheduler, such as tcp://host:8786.")],
+    device: Device = "auto",
+    gpu: Annotated[int | None, typer.Option("--gpu", help="Which GPU, counted from 0; one worker each.", min=0)] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What Dask calls it; its address unless said.")] = None,
+    port: Annotated[
+        int, typer.Option("--port", help="Where the scheduler reaches it: through a firewall, or an ssh tunnel.", min=0)
+    ] = 0,
+) -> None:
+    """Offer a device of this machine to the Dask scheduler at ADDRESS, until Ctrl-C (see docs/cluster.md)."""
+    shared.need_cluster("worker")
+    from sparsebench.lab.cluster_worker import choose_gpu, serve
+    from sparsebench.machine import Machine
+
+    if gpu is not None:
+        if device == "cpu":
+            raise BadInput("--gpu and --device cpu were asked for; give one of them")
+        device = "cuda"
+        choose_gpu(gpu)
+    serve(address, Machine.here(device), Voice(json=False).say, name, port)
 
 
 @app.command()

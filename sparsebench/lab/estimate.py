@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from sparsebench.paired import median
 from sparsebench.record import Protocol, Record
+from sparsebench.store import read_lines
 from sparsebench.suite import Trial
 
 # Without records: the rate of a float64 reference, of which a trial has about five, and packing, checking and storing.
@@ -30,6 +32,12 @@ class Costs:
 
     trials: Mapping[tuple[Any, ...], float] = field(default_factory=dict)
     kernels: Mapping[tuple[str, float], float] = field(default_factory=dict)
+
+    @classmethod
+    def before(cls, results: Path, machine: str, suite: str) -> Costs:
+        """From what `results` holds of this suite on this machine, if anything."""
+        path = results / machine / f"{suite}.jsonl"
+        return cls.of(read_lines(path)) if path.is_file() else cls()
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Costs:

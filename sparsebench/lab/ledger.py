@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sparsebench.kernel import Kernel
-from sparsebench.lab.versions import code_versions, host_facts
+from sparsebench.lab.blame import BLAMED
+from sparsebench.lab.versions import code_versions
 from sparsebench.lab.wire import Answer
 from sparsebench.machine import Machine
 from sparsebench.record import Protocol, Record, record_key
@@ -39,11 +40,18 @@ class Ledger:
     versions: Mapping[str, str] = field(default_factory=code_versions)
     _shas: dict[str, str] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], Record] = field(default_factory=dict)
+    _broke: dict[tuple[Any, ...], Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for record in sorted(self.store.records.values(), key=lambda record: record.started_at):
-            if record.final and record.protocol == self.protocol and record.versions == self.versions:
-                self._known[record.case.identity, record.kernel, record.source_sha] = record
+            if record.protocol == self.protocol and record.versions == self.versions:
+                about = record.case.identity, record.kernel, record.source_sha
+                if record.final:
+                    self._known[about] = record
+                if record.outcome in BLAMED:
+                    self._broke[about] = record
+                else:
+                    self._broke.pop(about, None)
 
     @property
     def protocol(self) -> Protocol:
@@ -66,6 +74,10 @@ class Ledger:
         """The newest final record of this trial by today's code, whatever its baselines were."""
         return None if self.fresh else self._known.get((trial.case.identity, trial.kernel, self.sha(trial.kernel)))
 
+    def broke(self, trial: Trial) -> Record | None:
+        """The newest record of this trial by today's code, if it is of a worker that an earlier run saw it break."""
+        return self._broke.get((trial.case.identity, trial.kernel, self.sha(trial.kernel))) if self._broke else None
+
     def settled(self, trial: Trial, baselines: Mapping[str, str]) -> Record | None:
         """The final record of this trial beside exactly these baselines, if one is stored."""
         record = None if self.fresh else self.store.records.get(self.key(trial, baselines))
@@ -80,13 +92,19 @@ class Ledger:
         current = all(name in self.kernels and self.sha(name) == sha for name, sha in timed[0].items())
         return timed[0] if current else None
 
-    def write(self, baselines: Mapping[str, str], answers: Sequence[tuple[Trial, Answer]]) -> list[Record]:
-        """Turn answers into their records and store them, all or none."""
-        records = [self._record(trial, baselines, answer) for trial, answer in answers]
+    def write(
+        self, baselines: Mapping[str, str], answers: Sequence[tuple[Trial, Answer]], host: Mapping[str, Any]
+    ) -> list[Record]:
+        """Turn answers into their records and store them, all or none; `host` is what surrounded the device."""
+        records = [self._record(trial, baselines, answer, host) for trial, answer in answers]
         self.store.append(*records)
         return records
 
-    def _record(self, trial: Trial, baselines: Mapping[str, str], answer: Answer) -> Record:
+    def write_peaks(self, facts: Mapping[str, Any]) -> None:
+        """Store measured peaks of the machine."""
+        self.store.append_peaks({**facts, "versions": self.versions, "started_at": now()})
+
+    def _record(self, trial: Trial, baselines: Mapping[str, str], answer: Answer, host: Mapping[str, Any]) -> Record:
         """The record of a trial. Only an ok answer keeps its times."""
         measured: dict[str, Any] = {name: answer.facts[name] for name in _MEASURED if name in answer.facts}
         if answer.outcome != "ok":
@@ -103,7 +121,7 @@ class Ledger:
             reason=answer.reason,
             baselines=baselines,
             versions=self.versions,
-            host=host_facts(),
+            host=host,
             started_at=now(),
             **measured,
         )

@@ -22,8 +22,9 @@ import psutil
 
 from sparsebench import units
 from sparsebench.errors import SparsebenchError
-from sparsebench.lab.wire import Answer, Request, Setup, Suspect
+from sparsebench.lab.wire import Answer, Lost, Request, Setup, Suspect
 
+WORKER = "sparsebench.lab.worker"  # the module that a worker process runs
 START_TIMEOUT_S = 120.0
 LOOK_S = 0.2  # how often the parent looks at the worker's memory while it waits
 
@@ -49,13 +50,13 @@ def worker_environment(threads: int) -> dict[str, str]:
 class _Life:
     """One worker from start to end. Its files have no names, so that nothing is left behind however the parent ends."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, module: str) -> None:
         ours, theirs = socket.socketpair()
         self._log, page = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - they live as long as this
         self.suspect = Suspect(page.fileno(), fresh=True)
         with theirs, page:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sparsebench.lab.worker", str(theirs.fileno()), str(page.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno()), str(page.fileno())],
                 env=worker_environment(setup.protocol.threads),
                 pass_fds=[theirs.fileno(), page.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -105,11 +106,15 @@ class _Life:
 
 
 class WorkerProcess:
-    """One worker process, started at the first request and again after each death. Use it as a context manager."""
+    """One worker process, started at the first request and again after each death. Use it as a context manager.
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    Linux ends a worker with the *thread* that started it, so all requests are made from one thread that lasts.
+    """
+
+    def __init__(self, setup: Setup, module: str = WORKER) -> None:
+        self.setup, self.module = setup, module
         self._life: _Life | None = None
+        self._given_up = False
 
     def __enter__(self) -> Self:
         return self
@@ -130,12 +135,19 @@ class WorkerProcess:
             self._life.end(patience_s)
             self._life = None
 
-    def ask(self, request: Request, timeout_s: float) -> tuple[Answer, str]:
-        """The worker's answer to `request`, and the name of what ran last.
+    def give_up(self) -> None:
+        """Let the request under way, if there is one, end in Lost. The only method that another thread may call."""
+        self._given_up = True
+
+    def ask(self, request: Request, timeout_s: float, *, alone: bool = False) -> tuple[Answer, str]:
+        """The worker's answer to `request`, and the name of what ran last; `alone` starts a fresh worker for it.
 
         Its death, silence beyond `timeout_s` or excess of memory are answers too, and end it.
         """
-        life = self._life = self._life or _Life(self.setup)
+        self._given_up = False
+        if alone:
+            self.stop()
+        life = self._life = self._life or _Life(self.setup, self.module)
         life.suspect.write("")
         line, deadline_s = life.line, time.monotonic() + timeout_s
         most_bytes = 2 * self.setup.memory_bytes  # the worker's own limit, on address space, comes first on Linux
@@ -143,6 +155,8 @@ class WorkerProcess:
         try:
             line.send(request)
             while not line.poll(LOOK_S):
+                if self._given_up:
+                    raise Lost("the request was given up")
                 if time.monotonic() > deadline_s:
                     answer = Answer("timeout", f"no answer within {timeout_s:g} s; the worker was killed")
                 elif _resident_bytes(life.process.pid) > most_bytes:

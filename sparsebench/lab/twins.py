@@ -19,7 +19,7 @@ from sparsebench.between import WORDS, judge, within_rounds
 from sparsebench.case import Case
 from sparsebench.console import PLAIN_STEPS
 from sparsebench.lab.build import missing_need
-from sparsebench.lab.run import Run
+from sparsebench.lab.run import Run, timeout_s
 from sparsebench.lab.wire import Screen
 from sparsebench.listing import plain
 from sparsebench.record import BROKEN
@@ -146,7 +146,7 @@ def _rows(told: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _timed(run: Run, trial: Trial) -> Twins:
     twin = trial.kernel + AGAIN
-    answer, _ = run.ask(Screen(trial.case, [trial.kernel, twin]))
+    answer, _ = run.worker.ask(Screen(trial.case, [trial.kernel, twin]), timeout_s(run.suite.protocol))
     if answer.outcome != "ok":
         return Twins(trial.case, trial.kernel, answer.outcome, answer.reason)
     if wrong := answer.facts["wrong"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsebench.case import Case
+from sparsebench.errors import SparsebenchError
 from sparsebench.record import Outcome, Protocol
 
 SUSPECT_BYTES = 256
@@ -25,6 +26,15 @@ class Setup:
     plugins: Sequence[Path] = ()
     rng_seed: int | None = None
     device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a run brings to a device elsewhere, which makes a Setup of it; `run` tells runs apart."""
+
+    run: str
+    protocol: Protocol
+    plugins: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,10 @@ class Peaks:
 
 
 Request = CheckDense | Screen | Measure | Inspect | Peaks
+
+
+class Lost(SparsebenchError):
+    """The device went away while it worked, which says nothing about the request; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,16 @@ import gc
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+# psutil: when this process started, on Linux and macOS alike.
+import psutil
 
 from sparsebench.errors import FormatError, MissingNeed, PatternError, Refused
 from sparsebench.kernel import all_kernels
@@ -52,16 +57,18 @@ class Worker:
         self._inspect, self._device = inspect, setup.device
         self._side = _side_of(setup, mark)
         self._bench = Bench(all_kernels(setup.plugins), setup.protocol, self._side, load, mark)
+        # All that lies between the start of this process and now: mostly torch.
+        self._bench.watch.spent_s["import"] = max(0.0, time.time() - psutil.Process().create_time())
 
     def answer(self, request: Request) -> Answer:
-        """What came of `request`; never raises."""
+        """What came of `request`, and in facts.spent where its time went; never raises."""
         try:
-            return Answer("ok", facts=self._facts(request))
+            answer = Answer("ok", facts=self._facts(request))
         except Exception as error:
             answer = outcome_of(error)
-        if self._device == "cuda":
-            _settle_gpu(answer)
-        return answer
+            if self._device == "cuda":
+                _settle_gpu(answer)
+        return replace(answer, facts={**answer.facts, "spent": self._bench.watch.take()})
 
     def _facts(self, request: Request) -> dict[str, Any]:
         match request:
