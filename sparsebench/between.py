@@ -35,6 +35,10 @@ MANY = 1e6  # degrees of freedom of what is taken as known
 TAILS = (2.0, 3.0, 4.0, 6.0, 10.0, 20.0)  # degrees of freedom that controls may turn out to have, below normal
 CONVINCING = 2.0  # log likelihood by which they must fit better than normal ones: a level of about 5 %
 
+STEP = 0.1  # of the sum over a normal part, in its standard deviations; a t part narrower than that is taken as wide
+NODES = np.arange(-7.0, 7.0 + STEP, STEP)
+WEIGHTS = np.exp(-(NODES**2) / 2) / np.sum(np.exp(-(NODES**2) / 2))
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -106,11 +110,6 @@ def _fit(d: np.ndarray, explained: np.ndarray, freedom: float) -> tuple[float, f
         found = max(found, (float(likelihood[best]), float(np.exp(grid[best]))))
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, 31)]
     return found
-
-
-STEP = 0.1  # of the sum over a normal part, in its standard deviations; a t part narrower than that is taken as wide
-NODES = np.arange(-7.0, 7.0 + STEP, STEP)
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.sum(np.exp(-(NODES**2) / 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from sparsebench.kernels._conv import from_planes
 from sparsebench import Case, Conv, Kernel
 from sparsebench.case import NUMPY_DTYPES
 from sparsebench.kernel import Gpu
-from sparsebench.lab.check import weights_key
+from sparsebench.lab.reference import weights_key
 
 GPUS: Mapping[str, Gpu] = {"sm_80": A100, "sm_90": H100}
 

@@ -16,8 +16,9 @@ from cuda_on_cpu.toolchain import Order, ShimToolchain, filled_with_nan
 
 from sparsebench import Case, Kernel, Launch
 from sparsebench.case import NUMPY_DTYPES
-from sparsebench.lab.check import Question, Reference, as_columns
+from sparsebench.lab.check import Question, as_columns
 from sparsebench.lab.operands import in_layout
+from sparsebench.lab.reference import Reference
 from sparsebench.patterns import Draw
 
 ORDERS: tuple[Order, ...] = ("ascending", "descending", 1, 2, 3)

@@ -15,7 +15,8 @@ from sparsebench import Case, Conv, Kernel, Launch, Machine, load_kernels
 from sparsebench.case import NUMPY_DTYPES, DType, Layout
 from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
-from sparsebench.lab.check import NUMPY, Question, Reference, as_columns
+from sparsebench.lab.check import NUMPY, Question, as_columns
+from sparsebench.lab.reference import Reference
 from sparsebench.patterns import Draw, pattern_from
 
 MACHINE = Machine.here("cpu")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sparsebench.case import NUMPY_DTYPES, Case, Conv
-from sparsebench.lab.check import Question, Reference, as_columns, product
+from sparsebench.lab.check import Question, as_columns, product
 from sparsebench.lab.operands import in_layout
+from sparsebench.lab.reference import Reference
 from sparsebench.patterns import Draw
 
 K = 4096

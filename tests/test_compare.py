@@ -223,6 +223,7 @@ def test_another_machine_is_refused_and_across_compares_speedups(tmp_path):
     found = told(tmp_path, base, new, across=True)
     assert {compared.pair.yardstick.kind for compared in found.pairs} == {"speedup"}
     assert found.machines == ("replay-cpu-0a1b2c", "other-cpu-0")
+    assert not {"dense.onednn", "dense.torch"} & {c.pair.base.kernel for c in found.pairs}, "their speedup is 1"
     assert say.changed_baselines(found) == []
     with pytest.raises(BadInput, match=r"--across compares two machines, .* holds other-cpu-0, replay-cpu-0a1b2c; g"):
         told(tmp_path, [*base, *new], new, across=True)

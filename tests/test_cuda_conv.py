@@ -18,7 +18,7 @@ from sparsebench.case import NUMPY_DTYPES
 from sparsebench.errors import SparsebenchError
 from sparsebench.formats import Bsr, Condensed, Csr, Hbs, Rbgp4
 from sparsebench.kernel import Gpu
-from sparsebench.lab.check import Reference
+from sparsebench.lab.reference import Reference
 
 pytestmark = pytest.mark.shim
 

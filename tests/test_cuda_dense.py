@@ -20,8 +20,9 @@ from sparsebench.kernels.dense import ablated, compacted, cublas, cudnn, lossy
 from sparsebench import Case, Conv, Kernel, Launch, Machine
 from sparsebench.case import NUMPY_DTYPES
 from sparsebench.errors import Refused
-from sparsebench.lab.check import Question, Reference
+from sparsebench.lab.check import Question
 from sparsebench.lab.operands import run_filled
+from sparsebench.lab.reference import Reference
 
 FACES = (cublas, cudnn, ablated, compacted, lossy, inductor)
 KERNELS = {kernel.name: kernel for face in FACES for kernel in face.KERNELS}

@@ -16,7 +16,7 @@ from sparsebench.case import NUMPY_DTYPES, Case, Conv
 from sparsebench.errors import SparsebenchError
 from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags
-from sparsebench.lab.check import NUMPY, Reference
+from sparsebench.lab.check import NUMPY
 from sparsebench.lab.clock import Contestant, Rotation, time_interleaved
 from sparsebench.lab.cuda_build import as_argument, poisoned, tensor_of
 from sparsebench.lab.cuda_clock import CudaClock, NotCapturable
@@ -24,6 +24,7 @@ from sparsebench.lab.cuda_source import translation_unit
 from sparsebench.lab.device_check import TorchArithmetic
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.probes import releaser
+from sparsebench.lab.reference import Reference
 from sparsebench.lab.throttle import LONGEST_REST_S, REST_S, Throttle
 from sparsebench.paired import paired_ratio
 from sparsebench.record import Protocol

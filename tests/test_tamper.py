@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsebench import Case, Conv
-from sparsebench.lab.check import NUMPY, Reference, columns_of
+from sparsebench.lab.check import NUMPY, columns_of
 from sparsebench.lab.operands import in_layout
+from sparsebench.lab.reference import Reference
 from sparsebench.lab.tamper import FENCE_BYTES, LINE_BYTES, Turning, fenced, fenced_tensor, written_beside
 
 CASES = {

@@ -40,7 +40,7 @@ Sort = Literal["alike", "unlike", "seconds"]
 Control = tuple[float, float]  # difference of two runs of the same code, variance of it that their rounds explain
 
 ALIKE = math.log(1.05)  # a yardstick that ran within 5 % of itself: the machine was in the same state
-LEAST_OWN = 20  # controls of one kernel that tell more of it than those of all kernels do
+LEAST_OWN = 12  # controls of one kernel that tell more of it than those of all kernels do
 FLOOR_S = 2e-7  # differences below 0.2 us fail nobody: reading the clock twice costs 0.17 us (median; 99 % below 0.41)
 # Standard deviations of what two runs differ by where too few controls tell: robust estimates over 1,500 pairs of runs
 # of the same code on a shared virtual machine of two cores, on which plain seconds moved by 20 % in the median.

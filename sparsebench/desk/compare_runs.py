@@ -171,7 +171,7 @@ class Sides:
         for about in self.shared:
             first, last = self.base[about][-1], self.new[about][-1]
             for cache in first.samples:
-                if first.times_s(cache) and last.times_s(cache):
+                if first.times_s(cache) and last.times_s(cache) and self._has_speedup(first, last):
                     yield self._pair(about, cache, rivals[about._replace(kernel="")])
 
     def _pair(self, about: About, cache: str, dense: Sequence[About]) -> Pair:
@@ -187,6 +187,10 @@ class Sides:
             new_s=new_s, moved=float(np.mean(moved[1]) - np.mean(moved[0])) if all(moved) else None,
             same_code=code_of(first, about.kernel) == code_of(last, about.kernel),
         )  # fmt: skip
+
+    def _has_speedup(self, first: Record, last: Record) -> bool:
+        """Across machines a kernel needs a baseline on both, which a baseline itself is to nobody."""
+        return not self.across or all(run.baselines and run.kernel not in run.baselines for run in (first, last))
 
     @property
     def both(self) -> tuple[Runs, Runs]:

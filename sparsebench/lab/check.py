@@ -15,15 +15,13 @@ rounded to the case's dtype before anyone sees them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from sparsebench.case import NUMPY_DTYPES, Case, Conv, Data, FileData, canonical, kept_of
-from sparsebench.lab.matrices import Matrices
-from sparsebench.patterns import Draw
+from sparsebench.case import NUMPY_DTYPES, Case, Conv
 
 # Unit roundoff of a multiply-add by math, and of the output by dtype. Three TF32 products carry 21 bits of each factor.
 U_MATH: Mapping[str, float] = {"ieee": 2.0**-24, "tf32": 2.0**-11, "tf32x3": 2.0**-21}
@@ -225,66 +223,3 @@ class Question:
             f"{entry} {worst.found:.9g}, the float64 reference says {worst.expected:.9g};"
             f" allowed is {worst.allowed:.3g}, {worst.off} of {found.shape[0] * found.shape[1]} entries are off",
         )
-
-
-def rounded_operand(values: np.ndarray, dtype: str) -> np.ndarray:
-    """`values`, float32, rounded to what `dtype` can hold; still float32."""
-    return values if dtype == "float32" else values.astype(NUMPY_DTYPES[dtype]).astype(np.float32)
-
-
-@dataclass(slots=True, eq=False)
-class Reference:
-    """The questions of one case, each answered once: integers and two of normal data (`fresh` 0 is the timed one).
-
-    `u` replaces the unit roundoff of the case for a kernel that rounds its operands (Kernel.lossy). Its scales are
-    powers of two, so the integer gate stays exact for it.
-    """
-
-    case: Case
-    draw: Draw
-    file: FileData | None = None
-    arithmetic: Arithmetic = NUMPY
-    u: float | None = None
-    matrices: Matrices = field(default_factory=Matrices)
-    _asked: dict[str, Question] = field(default_factory=dict)
-
-    def integers(self) -> Question:
-        """The integer gate's question: the answer is exact."""
-        if "integers" not in self._asked:
-            self._asked["integers"] = self._question("integers", 0, exact=True)
-        return self._asked["integers"]
-
-    def normal(self, fresh: int = 0) -> Question:
-        """The precision gate's question with the `fresh`-th activations; W is the same for all."""
-        name = f"normal {fresh}"
-        if name not in self._asked:
-            self._asked[name] = self._question("normal", fresh, exact=False)
-        return self._asked[name]
-
-    def loosened(self, u: float | None) -> Reference:
-        """The same questions for a kernel that rounds its operands with unit roundoff `u`."""
-        return replace(self, u=u, _asked={})
-
-    def _operand(self, what: str, key: Any, data: Data, make: Callable[[], np.ndarray]) -> np.ndarray:
-        case = self.case
-        return self.matrices.get((what, key, data, case.dtype), lambda: rounded_operand(make(), case.dtype))
-
-    def _question(self, data: Data, fresh: int, *, exact: bool) -> Question:
-        case, numbers = self.case, self.arithmetic
-        whole = (case.seed, case.m, case.k, case.source)
-        values = self.matrices.get(("values", whole, data), lambda: case.values(data, self.file))
-        w = self._operand("w", weights_key(case), data, lambda: kept_of(values, self.draw))
-        at = (case.seed, case.m, case.k, case.n, case.source, case.conv, fresh)
-        x = self._operand("x", at, data, lambda: case.activations(data, fresh))
-        if exact:
-            y = numbers.integers(w, x, case.conv)
-            return Question(w, x, numbers.rounded(y, case.dtype), 0 * y, numbers)
-        y = numbers.product(w, x, case.conv)
-        u = unit_roundoff(case) if self.u is None else self.u
-        return Question(w, x, y, numbers.allowance(w, x, y, u, U_OUT[case.dtype], case.conv), numbers)
-
-
-def weights_key(case: Case) -> str:
-    """What a case's mask and weights depend on, as one text: cases that share it meet the same W."""
-    about = (case.m, case.k, case.pattern, dict(case.params), case.sparsity, case.seed)
-    return canonical([*about, asdict(case.source) if case.source else None])

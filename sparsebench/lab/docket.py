@@ -58,12 +58,6 @@ class Summary:
     wall_s: float = 0.0
 
     @property
-    def overhead(self) -> float:
-        """The share of the work's time, building left out, that was not spent under the clock."""
-        whole_s = self.wall_s - self.spent_s["build"]
-        return 1 - self.spent_s["clock"] / whole_s if whole_s > 0 else 0.0
-
-    @property
     def outcomes(self) -> Counter[str]:
         """How many records of each outcome."""
         return Counter(record.outcome for record in self.records)

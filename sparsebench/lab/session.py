@@ -37,8 +37,9 @@ def _peaks(docket: Docket, device: Executor) -> None:
     except BaseException:
         docket.peaks(None)
         raise
+    docket.spent(answer)
     if answer.outcome == "ok":
-        docket.peaks(answer.facts)
+        docket.peaks({name: value for name, value in answer.facts.items() if name != "spent"})
 
 
 @dataclass(slots=True)

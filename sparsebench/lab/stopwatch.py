@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-PARTS = ("import", "build", "reference", "pack", "check", "clock")
+PARTS = ("import", "build", "peaks", "reference", "pack", "check", "clock")
 
 
 @dataclass(slots=True)

@@ -26,7 +26,8 @@ import psutil
 
 from sparsebench.errors import FormatError, MissingNeed, PatternError, Refused
 from sparsebench.kernel import all_kernels
-from sparsebench.lab.bench import Bench, WrongAnswer
+from sparsebench.lab.bench import Bench
+from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide, Side
 from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect
 
@@ -81,13 +82,17 @@ class Worker:
             case Inspect(path, tensors):
                 return {"tensors": self._inspect(path, tensors)}
             case Peaks():
-                if self._device == "cuda":
-                    from sparsebench.lab.cuda_peaks import measure_peaks as measure_gpu_peaks
+                with self._bench.watch.part("peaks"):
+                    return self._peaks()
 
-                    return measure_gpu_peaks(self._side.toolchain())
-                from sparsebench.lab.peaks import measure_peaks
+    def _peaks(self) -> dict[str, Any]:
+        if self._device == "cuda":
+            from sparsebench.lab.cuda_peaks import measure_peaks as measure_gpu_peaks
 
-                return measure_peaks(self._side.cache_bytes)
+            return measure_gpu_peaks(self._side.toolchain())
+        from sparsebench.lab.peaks import measure_peaks
+
+        return measure_peaks(self._side.cache_bytes)
 
 
 def _side_of(setup: Setup, mark: Callable[[str], None]) -> Side:
