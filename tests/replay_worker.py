@@ -4,7 +4,6 @@
 full size: it needs neither torch nor a quiet machine, and starts in a tenth of the time.
 
     REPLAY        a file of records; what it does not hold takes REPLAY_ELSE seconds
-    REPLAY_SCALE  seconds slept for a second recorded (default 1)
     REPLAY_LOG    a file to which each Measure is noted as it begins: case key, kernel
 """
 
@@ -23,7 +22,6 @@ from sparsebench.record import Record
 from sparsebench.store import read_lines
 
 AA = "dense.aa"
-SCALE = float(os.environ.get("REPLAY_SCALE", "1"))
 ELSE_S = float(os.environ.get("REPLAY_ELSE", "0.05"))
 KEPT = ("nnz", "format_bytes", "moved_bytes", "useful_flops", "peak_memory_bytes", "pack_s", "error_ratio", "facts")
 
@@ -61,7 +59,7 @@ class Replay:
         suspect.write(names[0])
         record = self._records.get((case.key, names[0]))
         by_name = next(iter(record.samples.values())) if record else {}
-        time.sleep(SCALE * sum(map(sum, by_name.values())) if record else ELSE_S)
+        time.sleep(sum(map(sum, by_name.values())) if record else ELSE_S)
         rounds = min(map(len, by_name.values()), default=5)
         samples = {
             cache: {name: list(by_name.get(name, [1e-3] * rounds))[:rounds] for name in [*names, *[AA] * twin]}

@@ -305,21 +305,32 @@ def test_the_environment_in_a_record_is_the_worker_s(scheduler, tmp_path):
 
 def test_workers_join_late_die_and_come_back(scheduler, tmp_path):
     said: list[str] = []
+    stages = iter(
+        [
+            (lambda: rolls() > 2, {"a": about()}),
+            (lambda: asked("a") > 10, {"a": about(), "b": about(place="core 0")}),
+            (lambda: asked("b") > 10, {"b": about(place="core 0")}),
+            (lambda: asked("b") > 20, {}),
+            (lambda: rolls() > 5, None),
+            (lambda: rolls() > 5, {"c": about()}),
+            (lambda: False, {}),
+        ]
+    )
+    stage, since = [next(stages)], [0]
 
-    def slowly(request, alone):
-        time.sleep(0.005)
+    def rolls() -> int:
+        return scheduler.rolls - since[0]
+
+    def asked(id: str) -> int:
+        return len(scheduler.devices[id].asked) if id in scheduler.devices else 0
 
     def come_and_go(number):
-        scheduler.present = {
-            3: {"a": about()},
-            8: {"a": about(), "b": about(place="core 0")},
-            14: {"b": about(place="core 0")},
-            20: {},
-            26: None,
-            30: {"c": about()},
-        }.get(number, scheduler.present)
+        if stage[0][0]():
+            scheduler.present, since[0] = stage[0][1], number
+            stage[0] = next(stages)
 
-    scheduler.on_roll, scheduler.scripts = come_and_go, dict.fromkeys("abc", slowly)
+    scheduler.on_roll = come_and_go
+    scheduler.scripts = dict.fromkeys("abc", lambda request, alone: time.sleep(0.005))
     (summary,) = fleet(tmp_path, said, n=range(1, 13)).execute()
     assert set(scheduler.devices) == {"a", "b", "c"}
     found = stored(tmp_path / "results")
