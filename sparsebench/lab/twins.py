@@ -1,7 +1,8 @@
 """A/A: every kernel of a suite against itself, in the same rounds, by the clock and the worker of every run.
 
-A twin is packed and prepared on its own, so that it lies elsewhere in memory, as the same kernel does in another run. A
-clock that favours a place in the round, or a machine on which memory decides, shows here before it spoils a comparison.
+A twin is the same launches entered a second time, as dense.aa is in every run: what it differs by, the clock made up. A
+third contestant is the kernel packed and prepared anew: what that one differs by is where in memory things lie, which
+another run meets too. It is told, and no fault of the clock.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sparsebench import units
 from sparsebench.between import WORDS, judge, within_rounds
 from sparsebench.case import Case
 from sparsebench.console import PLAIN_STEPS
+from sparsebench.lab.bench import AA
 from sparsebench.lab.build import missing_need
 from sparsebench.lab.run import Run, timeout_s
 from sparsebench.lab.wire import Screen
@@ -25,7 +27,7 @@ from sparsebench.listing import plain
 from sparsebench.record import BROKEN
 from sparsebench.suite import Suite, Trial
 
-AGAIN = "_again"
+AGAIN = "_again"  # the name of what is packed anew
 # Long enough to tell 2 %: the suite's own budget is for speedups, of which a tenth is usually enough.
 BUDGET_S, PRECISION = 6.0, 0.006
 LEAST_SAME = 0.95
@@ -42,13 +44,16 @@ KERNELS = [replace(kernel, name=name + "{again}") for name, kernel in all_kernel
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """One kernel on one case, entered twice: {cache: ([seconds of each round], [seconds of its twin])}, if it is ok."""
+    """One kernel on one case, entered twice and once more elsewhere in memory.
+
+    samples  {cache: (its own seconds of each round, its twin's, those of the one elsewhere)}, if the outcome is ok
+    """
 
     case: Case
     kernel: str
     outcome: str
     reason: str = ""
-    samples: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    samples: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +62,7 @@ class Twins:
 
 
 def plan(suite: Suite, folder: Path, device: str = "auto") -> tuple[Run, list[Trial]]:
-    """A run of `suite` in which every kernel has a twin, its files in `folder`, and the trials that can run here.
+    """A run of `suite` with every kernel there a second time, its files in `folder`, and the trials that can run here.
 
     Left out are kernels that do not take their case or miss a need, and cases whose matrix is in a file.
     """
@@ -87,12 +92,16 @@ def examine_twins(suite: Suite, say: Callable[[str], None], device: str = "auto"
         say(f"{suite.name}: {len(trials)} kernels, each against itself, at most about {most}")
         with run.worker:
             found = [_timed(run, trial) for trial in _counted(trials, say)]
-    told = _judged(found)
+    told = judged(found)
     counts = {word: sum(row["verdict"] == word for row in told) for word in WORDS}
     broken = [each for each in found if each.outcome in BROKEN]
     healthy = is_healthy([row["verdict"] for row in told], len(broken))
     for text in (*_rows(told), *(f"{each.outcome}: {each.name}: {each.reason}" for each in broken)):
         say(text)
+    if told:
+        apart = [abs(np.log(row["elsewhere"])) for row in told]
+        most = units.change(float(np.exp(np.quantile(apart, 0.95))))
+        say(f"packed anew, elsewhere in memory, 95 % of them take within {most} of their time; another run may, too")
     summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "SAME")
     comment = "as it should be" if healthy else "compare cannot be trusted here: find a quieter machine"
     say(f"A/A over {suite.name}: {summary} of {len(told)} ({comment})")
@@ -113,22 +122,23 @@ def _counted(trials: Sequence[Trial], say: Callable[[str], None]) -> Iterator[Tr
             say(f"{done} of {len(trials)}")
 
 
-def _judged(found: Sequence[Twins]) -> list[dict[str, Any]]:
+def judged(found: Sequence[Twins]) -> list[dict[str, Any]]:
     """What compare would say of each kernel and its twin, one row a cache state, worst first."""
-    timed = [(each, cache, own, twin) for each in found for cache, (own, twin) in each.samples.items()]
-    verdicts = judge([within_rounds(np.log(np.divide(twin, own)).tolist()) for _, _, own, twin in timed])
+    timed = [(each, cache, *samples) for each in found for cache, samples in each.samples.items()]
+    verdicts = judge([within_rounds(np.log(np.divide(twin, own)).tolist()) for _, _, own, twin, _ in timed])
     rows = [
         {
-            "verdict": judged.word,
+            "verdict": verdict.word,
             "kernel": each.kernel,
             "case": each.case.describe(),
             "cache": cache,
             "time_s": float(np.median(own)),
-            "ratio": float(np.exp(judged.difference.value)),
-            "error": judged.difference.error,
+            "ratio": float(np.exp(verdict.difference.value)),
+            "error": verdict.difference.error,
+            "elsewhere": float(np.exp(np.median(np.log(np.divide(elsewhere, own))))),
             "rounds": len(own),
         }
-        for (each, cache, own, _), judged in zip(timed, verdicts, strict=True)
+        for (each, cache, own, _, elsewhere), verdict in zip(timed, verdicts, strict=True)
     ]
     return sorted(rows, key=lambda row: (WORDS.index(row["verdict"]), -abs(row["ratio"] - 1)))
 
@@ -145,12 +155,13 @@ def _rows(told: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _timed(run: Run, trial: Trial) -> Twins:
-    twin = trial.kernel + AGAIN
-    answer, _ = run.worker.ask(Screen(trial.case, [trial.kernel, twin]), timeout_s(run.suite.protocol))
+    elsewhere = trial.kernel + AGAIN
+    request = Screen(trial.case, [trial.kernel, elsewhere], twin=True)
+    answer, _ = run.worker.ask(request, timeout_s(run.suite.protocol))
     if answer.outcome != "ok":
         return Twins(trial.case, trial.kernel, answer.outcome, answer.reason)
     if wrong := answer.facts["wrong"]:
         return Twins(trial.case, trial.kernel, "wrong", next(iter(wrong.values())))
     timed = answer.facts["samples"].items()
-    samples = {cache: (by_name[trial.kernel], by_name[twin]) for cache, by_name in timed}
+    samples = {cache: (by_name[trial.kernel], by_name[AA], by_name[elsewhere]) for cache, by_name in timed}
     return Twins(trial.case, trial.kernel, "ok", samples=samples)
