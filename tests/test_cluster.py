@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 pytest.importorskip("distributed", reason="distributed is not installed (extra cluster)")
 
 import dask
+from distributed import KilledWorker
 from fake_devices import Device, small, stored
 
 import sparsebench
@@ -24,7 +26,7 @@ from sparsebench import commands
 from sparsebench.case import Case, Source
 from sparsebench.cli import main
 from sparsebench.errors import BadInput, StoreError
-from sparsebench.lab import cluster, cluster_worker
+from sparsebench.lab import cluster, cluster_link, cluster_worker
 from sparsebench.lab.cluster import FleetRun, why_not
 from sparsebench.lab.cluster_about import About, Survey, code_of, own_code, survey
 from sparsebench.lab.cluster_link import CannotTake, Link
@@ -195,6 +197,63 @@ def test_a_gpu_that_is_not_visible_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     with pytest.raises(BadInput, match="--gpu 2 was asked for, but CUDA_VISIBLE_DEVICES shows 2"):
         cluster_worker.choose_gpu(2)
+
+
+# One request of a device ----------------------------------------------------------------------------------------------
+
+
+class Future:
+    """In place of Dask's: its task ends at once, and `result` gives or raises these in turn."""
+
+    def __init__(self, *results: object, status: str = "finished") -> None:
+        self._results, self.status = list(results), status
+
+    def add_done_callback(self, function):
+        if self.status != "pending":
+            function(self)
+
+    def result(self, timeout):
+        found = self._results.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def ask(monkeypatch, future: Future):
+    monkeypatch.setattr(cluster_link, "BEAT_S", 0.01)
+    link = SimpleNamespace(submit=lambda *about: future)
+    device = cluster_link.Remote(link, "id", "tcp://a:1", about(), kit())
+    if future.status == "pending":
+        threading.Timer(0.05, device.leave).start()
+    answer = device.ask(REQUEST, 1)
+    return answer, device
+
+
+OK = Answer("ok"), "csr.c", {"load": 0.5}
+
+
+def test_an_answer_that_comes_through_late_is_an_answer(monkeypatch):
+    """A task is done at the scheduler before its answer is here; on a busy machine that may take its time."""
+    answer, device = ask(monkeypatch, Future(TimeoutError(), UnboundLocalError(), OSError(), OK))
+    assert answer == (Answer("ok"), "csr.c")
+    assert device.host == {"load": 0.5}
+
+
+@pytest.mark.parametrize(
+    "future, error, message",
+    [
+        (Future(*[OSError("no route")] * 5), Lost, "the answer was lost: OSError: no route"),
+        (Future(RuntimeError("cancelled"), status="cancelled"), Lost, "the answer was lost"),
+        (Future(KilledWorker("a", None, 0), status="error"), Lost, "the worker died"),
+        (Future(Lost("given up"), status="error"), Lost, "given up"),
+        (Future(BadInput("plugin x.py is broken"), status="error"), BadInput, "plugin x.py is broken"),
+        (Future(ImportError("no module torch"), status="error"), CannotTake, "no module torch; scheduler and workers"),
+        (Future(status="pending"), Lost, "the device went away"),
+    ],
+)
+def test_what_ends_a_request_without_an_answer_is_told_apart(monkeypatch, future, error, message):
+    with pytest.raises(error, match=message):
+        ask(monkeypatch, future)
 
 
 # A run, with fakes for scheduler and devices --------------------------------------------------------------------------

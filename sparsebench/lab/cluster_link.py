@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +27,8 @@ from sparsebench.lab.wire import Answer, Kit, Lost, Request
 
 CONNECT_S = 10.0
 ANSWER_S = 30.0  # a scheduler that imports what it passes on is deaf for seconds
+GOODBYE_S = 5.0
+MOST_TROUBLES = 5  # tries to get the answer of a task that is done
 BEAT_S = 0.5  # how often whoever waits for an answer looks whether the device is still there
 TIMES = {"distributed.comm.timeouts.connect": f"{CONNECT_S:g}s"}
 
@@ -66,8 +67,7 @@ class Link:
     def _drop(self) -> None:
         client, self._client = self._client, None
         if client:
-            with suppress(Exception):  # it is given up; whether it goes in peace is its own affair
-                client.close(timeout=CONNECT_S)
+            _quietly(client.close, timeout=GOODBYE_S)
 
     def roll_call(self) -> Mapping[str, tuple[str, Mapping[str, Any]]] | None:
         """{a worker's own id: (its address, its introduction)}; None while the scheduler does not answer."""
@@ -87,22 +87,34 @@ class Link:
         client = self._client
         if client is None or client.status != "running":
             raise Lost("the scheduler went away")
-        return client.submit(
-            function,
-            pickle.dumps(errand),
-            key=f"{function.__name__}-{uuid4().hex}",
-            workers=[worker],
-            allow_other_workers=False,
-            resources=resources,
-            retries=0,
-            pure=False,
-        )
+        try:
+            return client.submit(
+                function,
+                pickle.dumps(errand),
+                key=f"{function.__name__}-{uuid4().hex}",
+                workers=[worker],
+                allow_other_workers=False,
+                resources=resources,
+                retries=0,
+                pure=False,
+            )
+        except Exception as error:  # the client is being closed
+            raise Lost(f"the scheduler went away: {type(error).__name__}: {error}") from None
 
     def rest(self, run: str, workers: Collection[str]) -> None:
         """Let workers end what `run` left behind there; those that do not hear it will find out by themselves."""
-        if self._client and workers:
-            with suppress(Exception):
-                self._client.run(cluster_tasks.rest, run, workers=list(workers), wait=False, on_error="ignore")
+        if (client := self._client) and workers:
+            about = {"workers": list(workers), "wait": False, "on_error": "ignore"}
+            telling = threading.Thread(target=_quietly, args=(client.run, cluster_tasks.rest, run), kwargs=about)
+            telling.daemon = True
+            telling.start()
+            telling.join(GOODBYE_S)
+
+
+def _quietly(call: Callable[..., object], *arguments: Any, **about: Any) -> None:
+    """Call what may fail: a scheduler that is left behind may be gone, and whether it is does not matter."""
+    with suppress(Exception):
+        call(*arguments, **about)
 
 
 class Remote:
@@ -137,19 +149,28 @@ class Remote:
         return found
 
     def _result(self, function: Any, errand: Any, resources: Mapping[str, float] | None = None) -> Any:
-        try:
-            future = self._link.submit(function, errand, self.address, resources)
-            while not self.gone:
-                try:
-                    return future.result(timeout=BEAT_S)
-                except TimeoutError:
-                    if future.status != "pending":
-                        raise
-        except (BadInput, Lost):
-            raise
-        except (CancelledError, KilledWorker, OSError) as error:
-            raise Lost(f"the device went away: {type(error).__name__}") from None
-        except Exception as error:
-            told = str(error).strip() or type(error).__name__
-            raise CannotTake(f"{told}; scheduler and workers need the environment that this run has") from error
+        future, done, troubles = self._link.submit(function, errand, self.address, resources), threading.Event(), 0
+        future.add_done_callback(lambda _: done.set())
+        while not self.gone:
+            if not done.wait(BEAT_S):
+                continue
+            try:
+                return future.result(timeout=ANSWER_S)
+            except Exception as error:
+                if future.status == "error":
+                    raise _of_task(error) from None
+                troubles += 1
+                if future.status == "cancelled" or troubles == MOST_TROUBLES:
+                    raise Lost(f"the answer was lost: {type(error).__name__}: {error}") from None
+            self._left.wait(BEAT_S)  # the task is done; its answer did not come through yet
         raise Lost("the device went away")  # and with the future goes the scheduler's interest in the task
+
+
+def _of_task(error: Exception) -> Exception:
+    """What an exception in the task itself, or its worker's death, stands for."""
+    if isinstance(error, KilledWorker):
+        return Lost("the worker died")
+    if isinstance(error, BadInput | Lost):
+        return error
+    told = str(error).strip() or type(error).__name__
+    return CannotTake(f"{told}; scheduler and workers need the environment that this run has")
