@@ -21,14 +21,14 @@ import numpy as np
 # scipy.special: Student's t, which numpy lacks (scipy.stats loads ten times slower).
 from scipy.special import gammaln, ndtri, stdtr
 
-from sparsebench.paired import LEAST_ROUNDS, median_interval
+from sparsebench.paired import LEAST_ROUNDS, effective_rounds, rounds_interval
 
 Word = Literal["SLOW", "UNSURE", "SAME", "FAST"]
 WORDS: tuple[Word, ...] = ("SLOW", "UNSURE", "SAME", "FAST")  # worst first
 
 ALPHA = 0.05  # chance of any false FAST or SLOW in a table, and of each false SAME
 MARGIN = math.log(1.02)  # within 2 % is the same: what a kernel may differ from itself (contracts: A/A)
-Z95 = 1.959964  # of the interval that median_interval gives
+Z95 = 1.959964  # of the interval that rounds_interval gives
 LEAST_CONTROLS = 8  # fewer tell too little of how far two runs differ
 LEAST_SD = 0.003  # two runs never agree better than this, however alike the controls were: 0.3 %
 MANY = 1e6  # degrees of freedom of what is taken as known
@@ -42,16 +42,20 @@ WEIGHTS = np.exp(-(NODES**2) / 2) / np.sum(np.exp(-(NODES**2) / 2))
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A log ratio of times, or a log time, with its standard error and the rounds behind it."""
+    """A log ratio of times, or a log time, with its standard error and the rounds behind it.
+
+    `effective` is how many independent rounds they are worth (paired.effective_rounds); all of them unless said.
+    """
 
     value: float
     error: float
     rounds: int
+    effective: int = 0
 
     @property
     def variance(self) -> float:
         """Its error squared, and more after few rounds, which do not tell their own error well either."""
-        return self.error**2 * (1 + 2 / max(self.rounds - 3, 1))
+        return self.error**2 * (1 + 2 / max((self.effective or self.rounds) - 3, 1))
 
 
 def estimate(logs: Sequence[float]) -> Estimate:
@@ -59,9 +63,9 @@ def estimate(logs: Sequence[float]) -> Estimate:
 
     The error is the half-width of the order-statistic interval in units of a normal one, so it assumes no distribution.
     """
-    median, low, high = median_interval(logs)
+    median, low, high = rounds_interval(logs)
     error = (high - low) / (2 * Z95) if len(logs) >= LEAST_ROUNDS else math.inf
-    return Estimate(median, error, len(logs))
+    return Estimate(median, error, len(logs), effective_rounds(logs))
 
 
 @dataclass(frozen=True, slots=True)

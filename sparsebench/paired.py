@@ -22,6 +22,7 @@ from sparsebench import units
 
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 6  # below six rounds no order-statistic interval reaches 95 %
+LEAST_SERIES, MOST_BLOCKS = 12, 1024  # of values whose autocorrelation is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,48 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     return _middle(ordered), float(ordered[low]), float(ordered[high])
 
 
+def rounds_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """As `median_interval` with 95 % confidence, of values in the order of their rounds, which need not be independent.
+
+    Rounds that follow each other share a state of the machine: a neighbour on the core lasts for seconds, a round for
+    milliseconds. So as many rounds are counted as independent ones would tell as much (`effective_rounds`).
+    """
+    ordered, known = sorted(values), effective_rounds(values)
+    low, _ = _outer_ranks(known, CONFIDENCE)
+    rank = int((low + 1) / (known + 1) * (len(ordered) + 1)) - 1
+    return _middle(ordered), float(ordered[rank]), float(ordered[len(ordered) - 1 - rank])
+
+
+def effective_rounds(values: Sequence[float]) -> int:
+    """How many independent values would tell the median as well as these, which are in the order of their rounds.
+
+    The number of values below the median varies by 1 + 2 x (sum of the autocorrelations of "is below the median") more
+    than it would if they were independent. The sum goes on while pairs of neighbouring lags are positive (Geyer,
+    Statist. Sci. 7, 1992). Long series are summed over blocks first; of fewer than 12 values all count.
+    """
+    count = len(values)
+    if count < LEAST_SERIES:
+        return count
+    series = np.asarray(values, dtype=float)
+    sides = np.sign(series - _middle(sorted(values)))
+    if (length := -(-count // MOST_BLOCKS)) > 1:
+        # Means of independent sides would vary by 1 / length: they are scaled to vary as single ones do.
+        sides = sides[: count - count % length].reshape(-1, length).mean(axis=1) * math.sqrt(length)
+    excess = _long_run_variance(sides)
+    return max(1, min(count, round(count / excess))) if excess > 0 else count
+
+
+def _long_run_variance(series: np.ndarray) -> float:
+    """The variance of `series`, whose mean is 0, and twice its autocovariances, as far as their pairs are positive."""
+    total = own = float(series @ series)
+    for lag in range(1, len(series) // 2, 2):
+        pair = float(series[:-lag] @ series[lag:] + series[: -lag - 1] @ series[lag + 1 :])
+        if pair <= 0:
+            break
+        total += 2 * pair
+    return total / len(series) if own else 0.0
+
+
 def median(values: Sequence[float]) -> float:
     """The median of at least one value: numpy's, which takes ten times as long on as few values as a trial has."""
     return _middle(sorted(values))
@@ -83,5 +126,5 @@ def paired_ratio(slower_s: Sequence[float], faster_s: Sequence[float]) -> Ratio:
     if len(slower_s) != len(faster_s) or not len(slower_s):
         raise ValueError(f"paired ratio of {len(slower_s)} and {len(faster_s)} rounds: entry i of both must be round i")
     logs = np.log(np.asarray(slower_s, dtype=float)) - np.log(np.asarray(faster_s, dtype=float))
-    middle, low, high = map(math.exp, median_interval(logs.tolist()))
+    middle, low, high = map(math.exp, rounds_interval(logs.tolist()))
     return Ratio(middle, low, high, len(logs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags, name_baselines
 from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
 from sparsebench.lab.probes import CoreShare
-from sparsebench.paired import median_interval, paired_ratio
+from sparsebench.paired import effective_rounds, median_interval, paired_ratio, rounds_interval
 from sparsebench.record import Protocol
 
 CACHE_BYTES = 2**16
@@ -155,6 +156,51 @@ def test_median_interval_covers_as_often_as_it_says():
         _, low, high = median_interval(rng.exponential(size=25).tolist())
         inside += low <= np.log(2) <= high
     assert inside >= 940
+
+
+def persistent(rng: np.random.Generator, rounds: int, correlation: float) -> list[float]:
+    """A series of mean 0 whose neighbours correlate so: a machine whose state outlasts a round."""
+    noise, series = rng.normal(size=rounds + 200) * np.sqrt(1 - correlation**2), [0.0]
+    for value in noise.tolist():
+        series.append(correlation * series[-1] + value)
+    return series[-rounds:]
+
+
+def covered(interval: Callable[[list[float]], tuple[float, float, float]], correlation: float, rounds: int) -> float:
+    rng = np.random.default_rng(0)
+    found = [interval(persistent(rng, rounds, correlation)) for _ in range(400)]
+    return float(np.mean([low <= 0 <= high for _, low, high in found]))
+
+
+def test_rounds_that_are_not_independent_get_the_wider_interval_they_need():
+    assert covered(median_interval, 0.9, 1500) < 0.6  # what taking them for independent would claim to be 95 %
+    assert covered(rounds_interval, 0.9, 1500) >= 0.91
+    assert covered(rounds_interval, 0.5, 200) >= 0.91
+
+
+def test_independent_rounds_lose_next_to_nothing_by_it():
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(400, 100)).tolist()
+    honest, simple = (
+        np.median([np.ptp(interval(x)[1:]) for x in series]) for interval in (rounds_interval, median_interval)
+    )
+    assert 1.0 <= honest / simple < 1.15
+    assert covered(rounds_interval, 0.0, 60) >= 0.94
+
+
+def test_effective_rounds_of_series_known_in_closed_form():
+    rng = np.random.default_rng(0)
+    for correlation in (0.5, 0.9):
+        signs = 2 / np.pi * np.arcsin(correlation ** np.arange(1, 400))  # sign autocorrelation of a normal series
+        wanted = 1 / (1 + 2 * signs.sum())
+        for rounds in (900, 5000):  # one by one, and summed over blocks
+            found = [effective_rounds(persistent(rng, rounds, correlation)) / rounds for _ in range(40)]
+            assert np.median(found) == pytest.approx(wanted, rel=0.15)
+    assert effective_rounds([1.0, 2.0] * 3) == 6
+    assert effective_rounds([1.0] * 50) == 50
+    assert (
+        effective_rounds([1.0, 2.0] * 30) == 60
+    )  # rounds that make up for each other are not worth more than they are
 
 
 def test_pairs_cannot_be_made_up():

@@ -92,7 +92,7 @@ SAMPLES: dict[str, Callable[[], tuple[list[Record], list[Record]]]] = {
         [recoded(record) for record in NEW],
     ),
     r"differences below \d+% are not seen by runs as far apart as these": lambda: (
-        run(noise=0.06, rounds=10),
+        run(noise=0.04, rounds=10),
         run(noise=0.06, rounds=10),
     ),
     r"a change of less than 2 % or 200 ns counts as none": lambda: (BASE, NEW),

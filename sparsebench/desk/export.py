@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from sparsebench.case import Conv, canonical
 from sparsebench.errors import BadInput, StoreError
-from sparsebench.paired import Ratio, median_interval
+from sparsebench.paired import Ratio, rounds_interval
 from sparsebench.record import Record
 from sparsebench.store import each_record
 
@@ -176,7 +176,7 @@ def _about(record: Record) -> dict[str, Any]:
 
 def _times(record: Record, cache: str) -> dict[str, Any]:
     times_s = record.times_s(cache)
-    time_s, low_s, high_s = median_interval(times_s)
+    time_s, low_s, high_s = rounds_interval(times_s)
     return {
         "rounds": len(times_s),
         "time_s": time_s,

@@ -12,7 +12,7 @@ from sparsebench.case import Case
 from sparsebench.desk.names import arm_text, family_text, pattern_option
 from sparsebench.desk.observe import DENSE, Blocks, blocks_of, current, is_dense_kernel
 from sparsebench.errors import PatternError
-from sparsebench.paired import Ratio, median_interval
+from sparsebench.paired import Ratio, rounds_interval
 from sparsebench.record import Record
 
 COLUMNS = (
@@ -38,7 +38,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     arm, family  the pattern in words, with and without its sparsity
     option      the pattern as `predict --pattern` takes it
     levels      [(sparsity or None, bh, bw), ...]; bh and bw are None where there are several
-    mask        where the mask came from: "file", "magnitude" or "random"; "" for dense
+    mask        where the mask came from: "file", "magnitude", "imbalanced" or "random"; "" for dense
     sparsity    achieved, 1 - nnz / (m k); `requested` is what the suite asked for, if it asked
     total_s     median with the kernel's own layout change; speedup_total compares totals, and is the headline
     irf         (1 - sparsity) x speedup; irf_total from speedup_total
@@ -102,7 +102,7 @@ def _about(record: Record) -> dict[str, Any]:
 
 def _times(record: Record, cache: str) -> dict[str, Any]:
     times_s, flops = record.times_s(cache), record.useful_flops
-    time_s, low_s, high_s = median_interval(times_s)
+    time_s, low_s, high_s = rounds_interval(times_s)
     native, total = record.speedup(cache), record.speedup(cache, total=True)
     kept = None if record.sparsity is None else 1 - record.sparsity
     return {
@@ -145,7 +145,7 @@ def _convolution(case: Case) -> str:
 def _mask(case: Case) -> str:
     if case.pattern == DENSE:
         return ""
-    return "file" if case.pattern == "file" else "magnitude" if case.pruned_by_magnitude else "random"
+    return "file" if case.pattern == "file" else case.origin
 
 
 def _blocks(case: Case) -> Blocks:
