@@ -1,6 +1,6 @@
 """Does compare find a kernel that was made slower on purpose? Usage: power.py FOLDER [options]; --help lists them.
 
-A plugin wraps a shipped kernel six times over. In base runs each copy takes its usual time; in new runs three still do,
+A plugin wraps a shipped kernel eight times over. In base runs each copy takes its usual time; in new runs five still do,
 and three wait after each call for 3, 5 and 10 % of the time it took. (To repeat rows of the product is no slow-down of
 a known size, since each call packs X once more.) All runs go through `sparsebench run --plugin`, and then `sparsebench
 compare` says what it finds. The plugin's text differs between the sides, so that compare cannot know which copies are
@@ -24,7 +24,8 @@ from typing import Any
 
 WANTED = {0.03: 0.80, 0.05: 0.95, 0.10: 0.99}  # planted slow-down -> least share of cases found SLOW
 MOST_FALSE_ALARMS = 0.01
-PLANTED = {"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.03, "e": 0.05, "f": 0.10}  # copy of the kernel -> share in the new run
+# Copy of the kernel -> share in the new run.
+PLANTED = {**dict.fromkeys("abcde", 0.0), "f": 0.03, "g": 0.05, "h": 0.10}
 SIDES = (256, 288, 320, 352, 384, 416, 448)
 MAIN = "from sparsebench.cli import main; main()"
 
@@ -108,8 +109,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--kernel", default="dense.torch_mm", help="the shipped kernel to wrap: dense.torch_mm, csr.c, ..."
     )
-    parser.add_argument("--problems", type=int, default=70, help="three unchanged and three slower kernels on each")
-    parser.add_argument("--runs", type=int, default=2, help="runs of each side, turn about")
+    parser.add_argument("--problems", type=int, default=40, help="five unchanged and three slower kernels on each")
+    parser.add_argument("--runs", type=int, default=6, help="runs of each side, turn about")
     parser.add_argument("--budget", type=float, default=0.3, help="seconds a trial")
     parser.add_argument("--cache", default="weights_cold")
     return parser.parse_args()
