@@ -172,12 +172,13 @@ class NumpyArithmetic:
             return Worst(0, 0, float(found[0, 0]), float(y[0, 0]), float(allowed[0, 0]), 0.0, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             np.divide(np.abs(ratios, out=ratios), allowed, out=ratios)
-        if not ratios.max() <= 1:  # NaN is not
+        at = divmod(int(ratios.argmax()), ratios.shape[1])  # of the first NaN, if there is one
+        off = 0
+        if not ratios[at] <= 1:
             ratios[found == y] = 0
             ratios[np.isnan(ratios) | ~np.isfinite(found)] = np.inf
-        at = row, column = divmod(int(ratios.argmax()), ratios.shape[1])
-        numbers = (float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]))
-        return Worst(*at, *numbers, int((ratios > 1).sum()))
+            at, off = divmod(int(ratios.argmax()), ratios.shape[1]), int((ratios > 1).sum())
+        return Worst(*at, float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]), off)
 
     def by_columns(self, y: np.ndarray, signs: np.ndarray) -> np.ndarray:
         """`y` with its columns times `signs`."""
