@@ -21,13 +21,15 @@ import ml_dtypes
 import numpy as np
 
 from sparsebench.errors import BadInput, PatternError
-from sparsebench.patterns import Draw, Pattern, pattern_from
+from sparsebench.patterns import Draw, Pattern, imbalanced, pattern_from
 
 Op = Literal["gemm", "conv2d"]
 DType = Literal["float32", "float16", "bfloat16"]
 Math = Literal["ieee", "tf32", "tf32x3"]
 Layout = Literal["feature", "batch"]
 Data = Literal["normal", "integers"]
+Kind = Literal["layer", "rest"]  # a product, or what a network spends outside its products
+Origin = Literal["magnitude", "imbalanced", "random"]  # what a mask is chosen from
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -89,12 +91,21 @@ class FileData:
     weights: np.ndarray | None = None
 
 
-_KNOWN = {"op": get_args(Op), "dtype": get_args(DType), "math": get_args(Math), "layout": get_args(Layout)}
+_KNOWN = {
+    "kind": get_args(Kind),
+    "op": get_args(Op),
+    "dtype": get_args(DType),
+    "math": get_args(Math),
+    "layout": get_args(Layout),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One question, as plain data. `sparsity` is the request, None where the pattern fixes it (a file, levels)."""
+    """One question, as plain data. `sparsity` is the request, None where the pattern fixes it (a file, levels).
+
+    Of kind `rest` it asks for no product, but for what a network takes as a whole (rest.py makes such cases).
+    """
 
     m: int
     k: int
@@ -109,6 +120,7 @@ class Case:
     seed: int = 0
     source: Source | None = None
     conv: Conv | None = None
+    kind: Kind = "layer"
 
     def __post_init__(self) -> None:
         if min(self.m, self.k, self.n) < 1:
@@ -121,7 +133,7 @@ class Case:
 
     def to_json(self) -> dict[str, Any]:
         """This case as JSON data, in the form records keep."""
-        return json.loads(canonical(asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(canonical(case_data(asdict(self))))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Case:
@@ -140,7 +152,7 @@ class Case:
         """What this case is equal by, hashable: as good as `key` within one process, for a tenth of its cost."""
         params = canonical(dict(self.params)) if self.params else ""
         about = (self.op, self.m, self.k, self.n, self.dtype, self.math, self.layout, self.conv)
-        return (*about, self.pattern, params, self.sparsity, self.seed, self.source)
+        return (*about, self.pattern, params, self.sparsity, self.seed, self.source, self.kind)
 
     @property
     def problem(self) -> Case:
@@ -161,12 +173,20 @@ class Case:
         return pattern_from(self.pattern, {name: value for name, value in self.params.items() if name != "from"})
 
     @property
+    def origin(self) -> str:
+        """How the mask is chosen: `random`, or by `magnitude` of the weights, or of `imbalanced` ones."""
+        return str(self.params.get("from", "random"))
+
+    @property
     def pruned_by_magnitude(self) -> bool:
-        """Whether the mask keeps the largest weights; otherwise it is drawn at random."""
-        return bool(self.params.get("from") == "magnitude")
+        """Whether the mask keeps the largest of the case's own weights."""
+        return self.origin == "magnitude"
 
     def describe(self) -> str:
         """One line for people, such as `768x3072 n=64 block 4x1 90 %`."""
+        if self.kind == "rest":
+            network = self.source.file if self.source else "a network"
+            return f"{network} as a whole, batch {self.n}, {len(self.params.get('plan', ()))} layers planned"
         parts = [f"{self.m}x{self.k} n={self.n}", self.pattern]
         if self.pattern in ("block", "hierarchical"):
             parts.append("+".join(f"{bh}x{bw}" for _, bh, bw in self.pattern_object.blocks()))
@@ -201,6 +221,10 @@ class Case:
             return Draw(file.mask)
         if self.pruned_by_magnitude:
             return pattern.draw_from(self.values("normal", file), self.sparsity, self._rng("mask"))
+        if self.origin == "imbalanced":
+            # The scales choose places alone: no time depends on values, and all patterns of a shape share those.
+            weights = imbalanced(self.values("normal"), self._rng("scales"))
+            return pattern.draw_from(weights, self.sparsity, self._rng("mask"))
         return pattern.draw(self.m, self.k, self.sparsity, self._rng("mask"))
 
     def values(self, data: Data = "normal", file: FileData | None = None) -> np.ndarray:
@@ -220,6 +244,13 @@ class Case:
         """X, float32: [k, n] for gemm, [batch, c, h, w] for conv2d; `fresh` numbers independent draws."""
         shape = (self.k, self.n) if self.conv is None else (self.conv.batch, self.conv.c, self.conv.h, self.conv.w)
         return _random(self._rng(f"activations {data} {fresh}"), shape, data)
+
+
+def case_data(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a case as records keep them: without `kind` where it is `layer`, as before schema 2."""
+    if data.get("kind") == "layer":
+        del data["kind"]
+    return data
 
 
 def kept_of(values: np.ndarray, draw: Draw) -> np.ndarray:

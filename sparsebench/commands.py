@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from sparsebench.network import Network
 from sparsebench.pattern_text import parse_pattern
 from sparsebench.plan import Plan
 from sparsebench.record import BROKEN, Record
-from sparsebench.shipped import resolve_suite
+from sparsebench.shipped import resolve_plan, resolve_suite
 from sparsebench.store import read_records
 from sparsebench.suite import Suite
 
 if TYPE_CHECKING:
+    from sparsebench.case import Case
     from sparsebench.desk.fitted import FittedModels
     from sparsebench.desk.predict import NetworkPrediction
     from sparsebench.lab.cluster import FleetRun
@@ -149,13 +150,41 @@ def say_verdict(voice: Voice, records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def load_models(results: Path, machine: str | None, model: Path | None) -> FittedModels:
-    """Models fitted from records now, or those of an exported file; BadInput when it cannot be read."""
+def planned_as(
+    network: Network, pattern: str | None, sparsity: float | None, plan: str | None, *, may_be_dense: bool = False
+) -> Plan:
+    """The plan that the options of a command ask for; BadInput where they ask for two, or for none."""
+    if plan is not None and (pattern is not None or sparsity is not None):
+        raise BadInput("--plan FILE says what each layer becomes, so --pattern and --sparsity cannot stand beside it")
+    if plan is not None:
+        return Plan.load(resolve_plan(plan))
+    if pattern is not None:
+        return Plan.uniform(network, *parse_pattern(pattern), sparsity)
+    if sparsity is not None or not may_be_dense:
+        raise BadInput("say what the layers become: either --plan FILE or --pattern P, mostly with --sparsity S")
+    return Plan(network, {})
+
+
+def records_of(results: Path, machine: str | None) -> list[Record]:
+    """The records of a machine, or of all; none where there is no such folder."""
+    return read_records(results, machine) if (results / (machine or "")).is_dir() else []
+
+
+def load_models(
+    results: Path, machine: str | None, model: Path | None, leave_out: Callable[[Case], bool] | None = None
+) -> FittedModels:
+    """Models fitted from records now, without cases to leave out, or those of an exported file.
+
+    BadInput when it cannot be read.
+    """
     from sparsebench.desk.fit import fit
     from sparsebench.desk.fitted import FittedModels
+    from sparsebench.desk.hardware import hardware_in
 
     if model is None:
-        return fit(read_records(results, machine))
+        records = read_records(results, machine)
+        known = hardware_in(results, {record.machine for record in records})
+        return fit(records, hardware=known, leave_out=leave_out)
     try:
         return FittedModels.from_json(json.loads(model.read_bytes()))
     except (OSError, ValueError) as error:
@@ -163,15 +192,44 @@ def load_models(results: Path, machine: str | None, model: Path | None) -> Fitte
 
 
 def errors_table(models: FittedModels) -> str:
-    """The held-out errors of every model; those beyond the measured range are in the report alone."""
-    head = ("kernel", "setting", "levels", "left out", "timings", "mean error", "within 10 %", "95 % are below")
+    """The held-out errors of the law that speaks for each kernel, beside those of all others and the clock's own noise.
+
+    On left-out shapes, and on left-out cells where there are too few shapes; other ways of leaving out, such as whole
+    sparsities, are in the report.
+    """
+    laws = ("irf", "irf_n", "roofline", "learned")
+    worth = ("noise", "within 10 %", "95 % are below", "in seconds")
+    head = ("kernel", "setting", "levels", "left out", "timings", "law", *laws, *worth)
+    found = models.errors.to_dict("records")
+    shapes = {(row["kernel"], row["setting"], row["levels"]) for row in found if row["how"] == "shapes"}
     rows = [
-        (*(str(row[name]) for name in ("kernel", "setting", "levels", "how", "n")),
-         *(units.percent(round(row[name], 3)) for name in ("mape", "within_10", "p95")))
-        for row in models.errors.to_dict("records")
-        if row["how"] != "edges"
+        (*(str(row[name]) for name in ("kernel", "setting", "levels", "how", "n", "law")),
+         *(_share(row[name]) for name in (*laws, "floor", "within_10", "p95", "seconds_mape")))
+        for row in found
+        if row["how"] == "shapes"
+        or (row["how"] == "cells" and (row["kernel"], row["setting"], row["levels"]) not in shapes)
     ]  # fmt: skip
-    return f"Errors of the models on timings they had not seen:\n{plain((head, rows)) if rows else 'none held out'}"
+    told = f"{plain((head, rows))}\n{_regrets(models)}" if rows else "none held out"
+    return f"Mean errors of the laws on timings they had not seen, of the paired ratio:\n{told}"
+
+
+def _share(value: float) -> str:
+    """A share in percent, "-" where it is unknown."""
+    return "-" if value != value else units.percent(round(value, 3))
+
+
+def _regrets(models: FittedModels) -> str:
+    """What believing the models costs, in a line for the choice of a kernel and one for sparse or dense."""
+    from sparsebench.desk.regret import regret
+
+    lines = []
+    for dense, what in ((False, "The sparse kernel chosen"), (True, "Sparse or dense as chosen")):
+        if found := regret(models, dense=dense):
+            lines.append(
+                f"{what} for matrices left out: {_share(found.geomean)} slower than the fastest in geometric mean, "
+                f"{_share(found.p95)} at the 95th percentile of {found.cases} cases"
+            )
+    return "\n".join(lines)
 
 
 def layers_table(answer: NetworkPrediction) -> Table:

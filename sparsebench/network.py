@@ -48,7 +48,8 @@ class Layer:
         return self.weights * self.n * self.calls
 
     def case(self, batch: int = 1, dtype: DType = "float32", math: Math = "ieee", layout: Layout = "feature") -> Case:
-        """The dense question that this layer asks, for `batch` samples."""
+        """The dense question that this layer asks, for `batch` samples; a convolution's X has one layout alone."""
+        layout = "feature" if self.conv else layout
         conv = replace(self.conv, batch=batch) if self.conv else None
         op: Literal["gemm", "conv2d"] = "conv2d" if conv else "gemm"
         return Case(m=self.m, k=self.k, n=self.n * batch, op=op, dtype=dtype, math=math, layout=layout, conv=conv)

@@ -4,6 +4,8 @@ History of the schema (bump SCHEMA, add a line and a file in tests/golden/ for e
 
     1  2026-11  the first. Beyond the fields of the contract it keeps `baselines` {kernel name: source_sha} (the key is
                 hashed from them) and `facts` (what the pattern certifies, what really ran).
+    2  2026-11  case.kind: `rest` for a record of a whole network (rest.py). Left out where it is `layer`, which every
+                record of schema 1 is, so that no key of theirs changes and they load as they are.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import numpy as np
 # orjson: JSON at ten times the speed of the standard library's and twice that of pydantic_core's; it knows no NaN.
 import orjson
 
-from sparsebench.case import Case, canonical, digest
+from sparsebench.case import Case, canonical, case_data, digest
 from sparsebench.errors import StoreError
 from sparsebench.paired import Ratio, median, paired_ratio
 
-SCHEMA = 1
+SCHEMA = 2
 
 Outcome = Literal["ok", "skipped", "wrong", "failed", "crashed", "oom", "timeout"]
 Cache = Literal["hot", "weights_cold", "cold"]
@@ -149,7 +151,9 @@ class Record:
 
     def to_json(self) -> str:
         """This record as one line of JSON; ValueError rather than NaN or Infinity."""
-        return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"), default=array.tolist)
+        data = asdict(self)
+        case_data(data["case"])
+        return json.dumps(data, allow_nan=False, separators=(",", ":"), default=array.tolist)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Record:

@@ -1,4 +1,4 @@
-"""Suites and networks by name: an existing file wins, else one that ships with the package."""
+"""Suites, networks and plans by name: an existing file wins, else one that ships with the package."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def shipped_networks() -> dict[str, Path]:
     return {path.stem: path for path in sorted((_HOME / "networks").glob("*.yaml"))}
 
 
+def shipped_plans() -> dict[str, Path]:
+    """The plans that ship with the package, by name."""
+    return {path.stem: path for path in sorted((_HOME / "plans").glob("*.yaml"))}
+
+
 def resolve_suite(name_or_path: str) -> Path:
     """The file of a suite; SuiteError where there is neither such a file nor a shipped suite of that name."""
     return _resolve("suite", name_or_path, shipped_suites(), Path())
@@ -30,6 +35,11 @@ def resolve_suite(name_or_path: str) -> Path:
 def resolve_network(name_or_path: str, root: Path = Path()) -> Path:
     """The file of a network, relative to `root`; SuiteError where there is neither such a file nor a shipped one."""
     return _resolve("network", name_or_path, shipped_networks(), root)
+
+
+def resolve_plan(name_or_path: str) -> Path:
+    """The file of a plan; SuiteError where there is neither such a file nor a shipped plan of that name."""
+    return _resolve("plan", name_or_path, shipped_plans(), Path())
 
 
 def _resolve(what: str, name: str, shipped: Mapping[str, Path], root: Path) -> Path:

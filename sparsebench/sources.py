@@ -1,9 +1,10 @@
-"""Masks and weights from files, as the matrices [m, k] they stand for: .smtx, .npz and .safetensors (.pth: lab/pth.py).
+"""Masks and weights from files, the matrices [m, k] they stand for: .smtx, .mtx, .npz, .safetensors (.pth: lab/pth.py).
 
 Every kind of file is one reader in READERS: path -> {tensor name: Stored}, sizes known and values not read yet. All the
 rest is the same for all of them: boolean arrays are masks, floating ones weights whose mask is w != 0; 4-D tensors
 (K, C, R, S) are flattened to K x CRS (HBsNN, section 2.3); integers, empty tensors and those of 1, 3 or 5 dimensions
 are no layer's weights and are left out. Weights that are not finite are refused: a NaN spoils every ranking unseen.
+A .npz that scipy.sparse.save_npz wrote is one matrix, and not the arrays it is made of.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from safetensors import safe_open
 
 from sparsebench.case import FileData
 from sparsebench.errors import MatrixError
-from sparsebench.smtx import LARGEST, read_smtx
+from sparsebench.mtx import entries_of, header_of
+from sparsebench.smtx import LARGEST, read_bytes, read_smtx
+from sparsebench.sparse_npz import PARTS, check_parts, read_sparse
 
 Kind = Literal["mask", "weights"]
 
@@ -154,14 +157,32 @@ def _smtx(path: Path) -> Mapping[str | None, Stored]:
     return {None: Stored(mask.shape, "mask", lambda: mask)}
 
 
+def _mtx(path: Path) -> Mapping[str | None, Stored]:
+    content = read_bytes(path)
+    header = header_of(content, str(path))
+    return {None: Stored((header.rows, header.columns), header.kind, lambda: entries_of(content, header, str(path)))}
+
+
 def _npz(path: Path) -> Mapping[str | None, Stored]:
-    """Arrays of a .npz by name. Headers are read first, so that no array is made before its size is known."""
+    """Arrays of a .npz by name, or a sparse matrix. Headers come first: no array is made before its size is known."""
     with zipfile.ZipFile(path) as archive:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
-        return {name.removesuffix(".npy"): _npy(path, archive, name) for name in members}
+        headers = {name.removesuffix(".npy"): _npy_header(path, archive, name) for name in members}
+    if set(headers) >= PARTS:
+        shape, dtype = check_parts(path, headers)
+        return {None: Stored(shape, "mask" if dtype.kind == "b" else "weights", lambda: read_sparse(path))}
+    return {name: Stored(shape, _kind(dtype), _npy(path, name)) for name, (shape, dtype) in headers.items()}
 
 
-def _npy(path: Path, archive: zipfile.ZipFile, member: str) -> Stored:
+def _npy(path: Path, name: str) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+    return read
+
+
+def _npy_header(path: Path, archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
@@ -170,12 +191,7 @@ def _npy(path: Path, archive: zipfile.ZipFile, member: str) -> Stored:
         shape, _, dtype = header(file)
     if min(shape, default=0) < 0:
         raise MatrixError(f"{path}: array {member!r} has shape {shape}; sizes must not be negative")
-
-    def read() -> np.ndarray:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-
-    return Stored(shape, _kind(dtype), read)
+    return shape, dtype
 
 
 _SAFETENSORS: Mapping[str, str] = {"BOOL": "?", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
@@ -210,4 +226,6 @@ def _slice(path: Path, name: str, entry: Mapping[str, Any], base: int) -> Stored
     return Stored(shape, kind, read)
 
 
-READERS: Mapping[str, Reader] = {".smtx": _smtx, ".npz": _npz, ".safetensors": _safetensors}
+READERS: Mapping[str, Reader] = {
+    ".smtx": _smtx, ".mtx": _mtx, ".npz": _npz, ".safetensors": _safetensors,
+}  # fmt: skip

@@ -230,8 +230,8 @@ def _params(keys: ArmKeys) -> list[dict[str, Any]]:
 
 def _judge(document: Document, loc: Loc, arm: Arm, kernels: Mapping[str, Kernel] | None) -> None:
     """Note where a pattern cannot be pruned from weights, or no kernel's format can store it."""
-    if arm.origin == "magnitude" and not PATTERNS[arm.pattern].prunes:
-        text = f"pattern {arm.pattern} cannot be pruned from weights, found from: magnitude; write `from: random`"
+    if arm.origin not in (None, "random") and not PATTERNS[arm.pattern].prunes:
+        text = f"pattern {arm.pattern} cannot be pruned from weights, found from: {arm.origin}; write `from: random`"
         document.mistake((*loc, "from"), text)
     chosen = [
         kernel for name, kernel in (kernels or {}).items() if any(fnmatchcase(name, glob) for glob in arm.kernels)

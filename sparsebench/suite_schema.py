@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, get_args
 from pydantic import AfterValidator, ValidationInfo, create_model, model_validator
 from pydantic import Field as Limits
 
-from sparsebench.case import DType, Layout, Math
+from sparsebench.case import DType, Layout, Math, Origin
 from sparsebench.patterns import PATTERNS, pattern_from
 from sparsebench.record import Cache, Protocol
 from sparsebench.yaml_marks import near
@@ -145,7 +145,7 @@ class ArmKeys(Keys):
     kernels: OneOrMore[KernelGlob]
 
 
-ORIGIN = Annotated[str, one_of("from", ("magnitude", "random"))]
+ORIGIN = Annotated[str, one_of("from", get_args(Origin))]
 
 
 def _params(pattern: str) -> tuple[Field[Any], ...]:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from fnmatch import filter as matching
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sparsebench.case import Case, DType, Layout, Math, Source
+from sparsebench.case import Case, DType, Layout, Math, Origin, Source
 from sparsebench.errors import MatrixError, SuiteError
 from sparsebench.kernel import Kernel
 from sparsebench.network import Network
@@ -29,7 +29,6 @@ from sparsebench.sources import TensorInfo
 from sparsebench.yaml_marks import near
 
 MOST_TRIALS = 1_000_000
-Origin = Literal["magnitude", "random"]
 Inspect = Callable[[Path, str], Sequence[TensorInfo]]  # (file, glob of tensors), as sources.inspect
 Tensors = Mapping[tuple[Path, str], Sequence[TensorInfo]]
 
@@ -141,10 +140,10 @@ class Arm:
         elif not question.prunable or (self.pattern == "file" and question.tensor is None):
             return
         else:
-            source = (
-                question.source if self.pattern == "file" or (self._magnitude(question) and question.weighted) else None
-            )
-            drawn = {"from": "magnitude"} if self._magnitude(question) else {}
+            origin = self._origin(question)
+            kept = self.pattern == "file" or (origin == "magnitude" and question.weighted)
+            source = question.source if kept else None
+            drawn = {} if origin == "random" else {"from": origin}
             for params, sparsity, seed in product(self.params, self.sparsities, seeds[:1] if source else seeds):
                 yield replace(
                     question.case,
@@ -155,10 +154,11 @@ class Arm:
                     source=source,
                 )
 
-    def _magnitude(self, question: Question) -> bool:
-        if self.origin or not PATTERNS[self.pattern].prunes:
-            return self.origin == "magnitude"
-        return question.weighted
+    def _origin(self, question: Question) -> Origin:
+        """What the arm says, or else magnitude where a file brings the weights of a pattern that prunes."""
+        if self.origin:
+            return self.origin
+        return "magnitude" if question.weighted and PATTERNS[self.pattern].prunes else "random"
 
 
 @dataclass(slots=True)

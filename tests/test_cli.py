@@ -50,7 +50,8 @@ def test_version_and_help(sparsebench):
     assert sparsebench("--version") == (0, f"sparsebench {__version__}\n", "")
     code, out, _ = sparsebench("--help")
     assert code == 0
-    for command in ("quick", "run", "fit", "predict", "compare", "report", "export", "list", "doctor", "worker"):
+    reading = ("fit", "predict", "advise", "compare", "report", "export", "list")
+    for command in ("quick", "run", "verify", "trace", "doctor", "worker", *reading):
         assert re.search(rf"^  {command} ", out, re.MULTILINE)
 
 

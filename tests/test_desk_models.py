@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 from replay import MACHINE, World, broken, kept_of, power_rate, smooth_rate, usual_arms, usual_world
 
 from sparsebench.case import Case
-from sparsebench.desk.cells import Form, Seen, cells_of, levels_of, surface_through, weighted_medians
 from sparsebench.desk.fit import fit
 from sparsebench.desk.fitted import FittedModels
-from sparsebench.desk.held_out import bracket, drift
 from sparsebench.desk.irf import irf, speedup_by_equation_2
-from sparsebench.desk.law import Law
-from sparsebench.desk.surface import Surface
 from sparsebench.errors import ModelError
 
 SHAPES = [(256, 512), (512, 512), (768, 3072), (1024, 1024)]
@@ -92,12 +88,59 @@ def test_errors_are_printed_by_what_was_left_out(noisy):
     _, fitted = noisy
     errors = fitted.errors
     assert set(errors.kernel) == {"dense", "csr.c", "bsr.c", "condensed.c"}
-    assert set(errors[errors.kernel == "bsr.c"].how) == {"cells", "shapes", "levels", "edges"}
+    assert set(errors[errors.kernel == "bsr.c"].how) == {"cells", "shapes", "sparsities", "blocks", "ns"}
     by_how = errors[errors.kernel == "bsr.c"].set_index("how")
     assert 0.005 < by_how.mape["shapes"] < 0.06  # noise of 2 % a matrix, and nothing to interpolate
-    assert by_how.mape["shapes"] < by_how.mape["cells"] < by_how.mape["edges"]
+    assert max(by_how.mape["shapes"], by_how.mape["cells"]) < by_how.mape["ns"]  # its ends must be extrapolated
+    assert by_how.extrapolated["ns"] > by_how.extrapolated["cells"]
+    assert by_how.mape["shapes"] < 0.5 * by_how.irf["shapes"]  # what the paper's two arguments cost
     assert (errors.within_5 <= errors.within_10).all()
     assert (errors.n > 0).all()
+    assert (errors[errors.kernel == "bsr.c"]["rank"] > 0.9).all()
+
+
+def test_every_law_stands_in_the_table_and_the_best_of_each_kernel_speaks(noisy):
+    _, fitted = noisy
+    told = fitted.rivals
+    assert set(told[told.kernel == "bsr.c"].law) == {"irf", "irf_n", "roofline", "learned"}
+    assert set(told[told.kernel == "dense"].law) == {"irf_n", "roofline", "learned"}  # irf is no law of dense times
+    shapes = told[(told.how == "shapes") & (told.kernel == "bsr.c")].set_index("law")
+    assert shapes.mape[shapes.speaks].iloc[0] <= 1.1 * shapes.mape.min()
+
+
+@pytest.mark.parametrize("law", ["irf", "irf_n", "roofline", "learned"])
+def test_one_law_can_be_asked_of_all_kernels(law):
+    fitted = fit(usual_world().sweep(SHAPES, NS, usual_arms((0.8, 0.9))[::4]), law)
+    assert set(fitted.errors[fitted.errors.kernel == "csr.c"].law) == {law}
+    case = Case(m=384, k=1024, n=32, pattern="unstructured", sparsity=0.85)
+    assert 0 < fitted.sparse_time(case, fitted.place(), "csr.c").time_s < 1
+    again = FittedModels.from_json(json.loads(json.dumps(fitted.to_json(), allow_nan=False)))
+    assert again.sparse_time(case, again.place()).time_s == pytest.approx(
+        fitted.sparse_time(case, fitted.place()).time_s
+    )
+
+
+def test_what_is_left_out_of_a_fit_is_predicted_and_never_measured(noisy):
+    world, whole = noisy
+    records = world.sweep(SHAPES, NS, usual_arms())
+    fitted = fit(records, leave_out=lambda case: (case.m, case.k) == SHAPES[0])
+    params = next(params for pattern, params, _, _ in usual_arms() if pattern == "block")
+    timed = replace(block(m=256, k=512, n=16, sparsity=0.9), params=params)
+    assert whole.sparse_time(timed, whole.place(), "bsr.c").measured
+    found = fitted.sparse_time(timed, fitted.place(), "bsr.c")
+    assert not found.measured
+    assert not fitted.dense_time(timed, fitted.place()).measured
+    assert found.time_s == pytest.approx(world.time_s(timed, "bsr.c", kept_of(timed)), rel=0.2)
+
+
+def test_many_cases_are_answered_as_each_alone(noisy):
+    _, fitted = noisy
+    cases = [block(n=n, sparsity=s) for n in (1, 16, 48) for s in (0.6, 0.9)] + [block(256, 512, 16, 0.9, (4, 1))]
+    together = fitted.sparse_times(cases, fitted.place(), "bsr.c")
+    for case, found in zip(cases, together, strict=True):
+        alone = fitted.sparse_time(case, fitted.place(), "bsr.c")
+        assert found.time_s == pytest.approx(alone.time_s)
+        assert (found.measured, found.why, found.kernel) == (alone.measured, alone.why, alone.kernel)
 
 
 def test_fewer_than_three_shapes_cannot_be_left_out():
@@ -108,8 +151,9 @@ def test_fewer_than_three_shapes_cannot_be_left_out():
 def test_a_floor_is_found_where_launches_rule():
     world = World(rates={"csr.c": lambda kept, bh, bw, n: 1e-11}, floor_s=5e-6)
     records = world.sweep([(64, 64), (128, 256), (256, 512), (512, 512)], NS, usual_arms((0.8, 0.9, 0.95))[::4])
-    law = fit(records).sparse[fit(records).place().setting(Case(m=1, k=1, n=1), "csr.c")].parts[""]
-    assert law.floor_s > 4e-6
+    fitted = fit(records, "irf_n")
+    law = fitted.sparse[fitted.place().setting(Case(m=1, k=1, n=1), "csr.c")].parts[""].law
+    assert law.launch_s > 4e-6
 
 
 # --- irf --------------------------------------------------------------------------------------------------------------
@@ -349,9 +393,8 @@ def test_matrices_without_nonzeros_are_left_out_and_counted():
     lost = replace(broken(records[-1], "crashed", "SIGSEGV"), key="lost", case=replace(records[-1].case, seed=9))
     fitted = fit([*records, empty, lost])
     assert fitted.left_out == {"no nonzeros": 1, "outcome crashed": 1}
-    assert fitted.sparse == {} or all(
-        np.isfinite(model.parts[""].surface.values).all() for model in fitted.sparse.values()
-    )
+    told = [fitted.sparse_time(record.case, fitted.place()) for record in records if record.kernel == "csr.c"]
+    assert all(0 < time.time_s < 1 for time in told)
 
 
 def test_a_newer_version_of_a_kernel_supersedes_the_older():
@@ -388,10 +431,15 @@ def test_models_survive_json(noisy):
     assert again.errors.equals(fitted.errors)
 
 
-@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 1, "law": "magic"}])
+@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 2, "law": "magic"}])
 def test_what_is_no_model_file_is_refused(data):
-    with pytest.raises(ModelError, match="not a model file of schema 1; `sparsebench fit` writes one"):
+    with pytest.raises(ModelError, match="not a model file of schema 2; `sparsebench fit` writes one"):
         FittedModels.from_json(data)
+
+
+def test_a_model_file_of_the_first_schema_is_refused_by_name():
+    with pytest.raises(ModelError, match="a model file of schema 1, which knew one law; this reads schema 2"):
+        FittedModels.from_json({"schema": 1, "law": "irf", "sparse": [], "dense": []})
 
 
 def test_a_broken_model_file_is_refused(noisy):
@@ -399,66 +447,3 @@ def test_a_broken_model_file_is_refused(noisy):
     del data["sparse"][0]["setting"]
     with pytest.raises(ModelError, match="a broken model file: KeyError: 'setting'; write it anew"):
         FittedModels.from_json(data)
-
-
-# --- the parts --------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.tuples(*[st.floats(-3, 3)] * 3), min_size=1, max_size=12, unique=True),
-    st.sampled_from(["linear", "thin_plate_spline"]),
-)
-def test_a_surface_is_finite_everywhere_and_stays_near_its_values(points, kind):
-    x = np.array(points).round(1)
-    x = np.unique(x, axis=0)
-    surface = Surface(("a", "b", "c"), x, np.sin(x).sum(axis=1), kind)
-    at = surface.at(np.random.default_rng(0).uniform(-5, 5, (50, 3)))
-    spread = np.ptp(surface.values)
-    assert np.isfinite(at).all()
-    assert (at >= surface.values.min() - 0.3 * spread - 1e-9).all()
-    assert (at <= surface.values.max() + 0.3 * spread + 1e-9).all()
-
-
-@pytest.mark.parametrize("kind", ["linear", "thin_plate_spline"])
-def test_a_surface_without_smoothing_goes_through_its_points(kind):
-    x = np.random.default_rng(0).uniform(0, 3, (20, 2))
-    surface = Surface(("a", "b"), x, np.sin(x).sum(axis=1), kind)
-    assert surface.at(x) == pytest.approx(surface.values)
-
-
-def test_a_surface_is_flat_beyond_its_edge():
-    surface = Surface(("n",), np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 2.0, 3.0]))
-    assert surface.at(np.array([[-5.0], [9.0]])) == pytest.approx([1.0, 3.0])
-
-
-def test_values_within_a_percent_are_one_level():
-    assert levels_of(np.log([64.0, 64.2, 70.0, 1.0])).tolist() == [1, 1, 2, 0]
-    assert len(set(cells_of(np.log([[64, 1], [64.1, 1], [64, 2]])).tolist())) == 2
-
-
-def test_weighted_median_heeds_weights():
-    values, weights = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 10.0])
-    assert weighted_medians(values, weights, np.zeros(3, int)).tolist() == [3.0]
-
-
-def test_a_cell_is_the_median_of_its_members():
-    seen = Seen(("n",), np.zeros((3, 1)), np.ones(3), np.exp([1.0, 2.0, 9.0]), np.arange(3))
-    assert surface_through(seen, Form()).values == pytest.approx([2.0])
-
-
-def test_brackets_and_drifts():
-    assert bracket(np.empty(0)) == (None, None)
-    low, high = bracket(np.linspace(-1, 1, 99))
-    assert (low, high) == (pytest.approx(-0.918, abs=0.03), pytest.approx(0.918, abs=0.03))
-    assert bracket(np.array([0.5, 0.6])) == (0.0, 0.6)  # a prediction always lies in its own interval
-    assert drift(np.array([0.3, -0.3]), np.array([0.0, 0.0]), 0.1) is None
-    assert drift(np.array([0.3, -0.3]), np.array([2.0, 2.0]), 0.1) == pytest.approx(0.1)
-    assert drift(np.array([0.05]), np.array([2.0]), 0.1) == 0.0
-
-
-def test_a_law_of_one_observation_knows_that_it_knows_nothing():
-    law = Law.fit(Seen(("n",), np.zeros((1, 1)), np.ones(1), np.ones(1), np.zeros(1, int)))
-    found = law.predict(np.zeros(1), 2.0)
-    assert (found.time_s, found.low_s, found.high_s, found.extrapolated) == (2.0, 0.0, math.inf, False)
-    assert "too few points" in found.why

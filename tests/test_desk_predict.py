@@ -35,9 +35,19 @@ NETWORK = Network(
 )
 
 
+def in_batch_layout(records):
+    """The same timings as if activations had been [n, k]: what a network asks for."""
+    return [replace(record, case=replace(record.case, layout="batch")) for record in records]
+
+
+def sweep(layout=in_batch_layout):
+    shapes, ns = [*SHAPES, (1000, 1002)], [1, 16, 64, 256]
+    return layout(usual_world().sweep(shapes, ns, usual_arms()[:3] + usual_arms()[4:]))
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return fit(usual_world().sweep([*SHAPES, (1000, 1002)], [1, 16, 64, 256], usual_arms()[:3] + usual_arms()[4:]))
+    return fit(sweep())
 
 
 def blocks(shape=(4, 1), sparsity=0.9, kernel=None):
@@ -78,7 +88,7 @@ def test_the_model_chooses_a_kernel_and_prints_it(fitted):
 
 def test_a_pruned_layer_without_a_model_raises(fitted):
     plan = Plan.uniform(NETWORK, "constant_fan_in", {}, 0.9)
-    only_blocks = fit(usual_world().sweep(SHAPES, [64], usual_arms()[3:4]))
+    only_blocks = fit(in_batch_layout(usual_world().sweep(SHAPES, [64], usual_arms()[3:4])))
     with pytest.raises(ModelError, match=r"layer wide: no model says how long any kernel takes"):
         predict(NETWORK, only_blocks, plan)
 
@@ -128,7 +138,7 @@ def test_a_pattern_that_does_not_fit_is_told(fitted):
 
 
 def test_json_has_every_layer_and_no_infinity(fitted):
-    one_n = fit(usual_world().sweep(SHAPES, [64], usual_arms()[:4] + usual_arms()[4:8]))
+    one_n = fit(in_batch_layout(usual_world().sweep(SHAPES, [64], usual_arms()[:4] + usual_arms()[4:8])))
     answer = predict(replace(NETWORK, layers=NETWORK.layers[:3]), one_n, blocks_for(NETWORK.layers[:3]), batch=2)
     assert answer.sparse_s.high == math.inf  # nobody has seen how n matters
     told = json.loads(json.dumps(answer.to_json(), allow_nan=False))
@@ -163,5 +173,31 @@ def test_an_all_dense_plan_is_a_speedup_of_one(fitted):
 
 
 def test_doubts_of_a_prediction_run_out(fitted):
+    answer = predict(NETWORK, fitted, blocks(), rest_s=1e-3)
+    found = verdict_on(answer)
+    assert found.doubt == "sums of single layers leave out what layers do to each other's caches"
+    assert found.command == "`sparsebench verify toy` with the same plan"
+
+
+def test_an_unknown_rest_is_told(fitted):
+    found = verdict_on(predict(NETWORK, fitted, blocks()))
+    assert found.doubt == "what it spends outside its layers was never measured here, so no network speedup is known"
+    assert found.command == "`sparsebench verify toy` with the same plan"
+
+
+def test_a_network_asks_for_torchs_layout_where_it_was_measured(fitted):
     answer = predict(NETWORK, fitted, blocks())
-    assert verdict_on(answer).doubt == "sums of single layers leave out what layers do to each other's caches"
+    assert (answer.layout, {entry.case.layout for entry in answer.layers}) == ("batch", {"batch"})
+    kept = fit(usual_world().sweep(SHAPES, [64], usual_arms([0.9])))
+    answer = predict(narrow(), kept, blocks_for(narrow().layers))
+    assert (answer.layout, answer.to_json()["layout"]) == ("feature", "feature")
+    lines = verdict_on(answer).lines
+    assert "linear layers were measured with activations [k, n], and torch keeps [n, k]" in lines[1]
+    assert "problems: [{network: toy, batch: [1], layout: [batch]}]" in lines[2]
+    with pytest.raises(ModelError, match="layer wide: no model says how long any dense kernel takes"):
+        predict(narrow(), kept, blocks_for(narrow().layers), layout="batch")
+
+
+def narrow():
+    """Layers that were measured, so that nothing else is doubted."""
+    return replace(NETWORK, layers=(layer("wide", 768, 3072), layer("tall", 1024, 1024)))

@@ -82,11 +82,11 @@ def test_samples_are_those_of_the_records_round_by_round(tmp_path, results):
 
 
 def test_every_field_of_a_record_has_a_column():
-    """But for those that become several, or a table of their own; a new field must find its place."""
+    """But for those that become several, a table of their own, or one value: whole networks are left out."""
     assert {name for name in Record.__dataclass_fields__ if name not in TRIALS} == {
         *("case", "protocol", "samples", "schema")
     }
-    assert {name for name in Case.__dataclass_fields__ if name not in TRIALS} == {"conv", "source"}
+    assert {name for name in Case.__dataclass_fields__ if name not in TRIALS} == {"conv", "source", "kind"}
     assert set(Protocol.__dataclass_fields__) <= set(TRIALS)
 
 

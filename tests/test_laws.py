@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,32 @@ def test_law_3_nouns_desk_and_faces_load_without_torch_cupy_or_triton():
     assert found.stdout.split() == []
 
 
+# As where they are not installed. (None in sys.modules would not do: scipy takes a name in there for a module.)
+NOT_INSTALLED = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {banned}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
 def test_law_3_the_desk_works_where_torch_cannot_be_imported():
-    code = "import sys; sys.modules.update(torch=None, cupy=None, triton=None)\n" + NOUNS_AND_DESK.replace(
-        "{banned}", "()"
-    )
+    code = (NOT_INSTALLED + NOUNS_AND_DESK).replace("{banned}", repr(BANNED))
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    for name in BANNED:
+        blocked = (NOT_INSTALLED + f"import {name}").replace("{banned}", repr(BANNED))
+        assert subprocess.run([sys.executable, "-c", blocked], check=False, capture_output=True).returncode == 1
+
+
+def test_every_package_is_in_the_wheel():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {path.parent for path in (ROOT / "sparsebench").rglob("*.py")}
+    assert listed == {".".join(folder.relative_to(ROOT).parts) for folder in folders} | {
+        "sparsebench.kernels",
+        "sparsebench.suites",
+    }
 
 
 def test_the_command_line_starts_without_torch():

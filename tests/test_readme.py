@@ -18,7 +18,10 @@ from sparsebench.lab import retained
 from sparsebench.listing import TABLES, markdown
 
 README = Path(__file__).parent.parent / "README.md"
-COMMANDS = ("quick", "run", "fit", "predict", "compare", "report", "export", "list", "doctor", "worker")
+COMMANDS = (
+    "quick", "run", "fit", "predict", "verify", "advise", "trace", "compare", "report", "export", "list", "doctor",
+    "worker",
+)  # fmt: skip
 
 
 def help_texts() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -134,7 +135,7 @@ def test_weights_that_are_not_finite_are_refused(kind: str, value: float, dtype:
     assert [info.name for info in pth.inspect(path, "fine")] == ["fine"]
 
 
-@pytest.mark.parametrize("kind", ["smtx", *WRITERS])
+@pytest.mark.parametrize("kind", ["smtx", "mtx", "sparse.npz", *WRITERS])
 def test_a_file_that_is_cut_off_or_missing_is_a_sentence(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"cut.{kind}"
     with pytest.raises(MatrixError, match=rf"{re.escape(str(path))}.* cannot be read: No such file or directory"):
@@ -142,6 +143,10 @@ def test_a_file_that_is_cut_off_or_missing_is_a_sentence(kind: str, tmp_path: Pa
     whole = tmp_path / f"whole.{kind}"
     if kind == "smtx":
         whole.write_bytes((DATA / "small.smtx").read_bytes())
+    elif kind == "mtx":
+        whole.write_text("%%MatrixMarket matrix coordinate real general\n2 3 2\n1 1 0.5\n2 3 1e-5\n")
+    elif kind == "sparse.npz":
+        scipy.sparse.save_npz(whole, scipy.sparse.eye_array(4, format="csr"))
     else:
         WRITERS[kind](model(), whole)
     for size in (0, 3, whole.stat().st_size // 2, whole.stat().st_size - 3):
@@ -191,10 +196,10 @@ def test_nouns_leave_torch_files_to_the_lab(tmp_path: Path) -> None:
         ):
             call(tmp_path / "model.pth")
     with pytest.raises(
-        MatrixError, match=r"files ending in '\.mtx' cannot be read; these can: \.npz, \.safetensors, \.smtx"
+        MatrixError, match=r"files ending in '\.bin' cannot be read; these can: \.mtx, \.npz, \.safetensors, \.smtx"
     ):
-        sources.inspect(tmp_path / "model.mtx")
-    with pytest.raises(MatrixError, match=r"these can: \.npz, \.pt, \.pth, \.safetensors, \.smtx"):
+        sources.inspect(tmp_path / "model.bin")
+    with pytest.raises(MatrixError, match=r"these can: \.mtx, \.npz, \.pt, \.pth, \.safetensors, \.smtx"):
         pth.load(tmp_path / "model", None)
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from sparsebench.cli import measure, read
+from sparsebench.cli import advise, measure, read, trace, verify
 from sparsebench.cli.app import app
 from sparsebench.errors import BadInput, SparsebenchError
 
-__all__ = ["app", "main", "measure", "read"]
+__all__ = ["advise", "app", "main", "measure", "read", "trace", "verify"]
 
 INTERRUPTED = 130  # the exit code of a process that Ctrl-C ended; typer turns KeyboardInterrupt into it without a word
 

@@ -26,6 +26,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu or cuda; auto is the GPU if there is one, else the CPU.")
 ]
+NetworkName = Annotated[
+    str, typer.Argument(help="A network: a file, or the name of one that ships (`sparsebench list networks`).")
+]
+PatternText = Annotated[
+    str | None, typer.Option("--pattern", help="Pattern for all prunable layers, such as block:16x16.")
+]
+SparsityOf = Annotated[float | None, typer.Option("--sparsity", help="Its sparsity, a fraction in [0, 1).")]
+PlanFile = Annotated[
+    str | None,
+    typer.Option("--plan", help="What each layer becomes: a plan file, or the name of one that ships, vit-b16-mixed."),
+]
+Batch = Annotated[int, typer.Option("--batch", help="Samples at a time.", min=1)]
+ModelFile = Annotated[Path | None, typer.Option("--model", help="A model file that `fit` wrote, instead of records.")]
 HERE = Path("results")
 REPORT = Path("report")
 

@@ -9,28 +9,54 @@ from typing import Annotated, Literal
 import typer
 
 from sparsebench import commands as shared
-from sparsebench.cli.app import HERE, REPORT, Json, MachineId, Out, Results, app
+from sparsebench.cli.app import (
+    HERE,
+    REPORT,
+    Batch,
+    Json,
+    MachineId,
+    ModelFile,
+    NetworkName,
+    Out,
+    PatternText,
+    PlanFile,
+    Results,
+    SparsityOf,
+    app,
+)
 from sparsebench.console import Voice
 from sparsebench.errors import BadInput
 
 
 @app.command()
-def fit(results: Results = HERE, machine: MachineId = None, json: Json = False) -> None:
+def fit(
+    results: Results = HERE,
+    machine: MachineId = None,
+    again: Annotated[
+        Path | None,
+        typer.Option("--again", help="A results folder of the same trials, half an hour later: it judges the fit."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Fit irf from records, print the errors on held-out trials, and write irf.json beside the records."""
     import json as json_text
 
+    from sparsebench.desk.again import every_line
     from sparsebench.desk.fit import fit as fitted
-    from sparsebench.store import read_records, write_atomically
+    from sparsebench.desk.hardware import hardware_in
+    from sparsebench.store import write_atomically
 
     voice = Voice(json)
     written = []
-    records = read_records(results, machine)
+    records = [record for folder in (results, again) if folder for record in every_line(folder, machine)]
     for name in sorted({record.machine for record in records}):
-        models = fitted(record for record in records if record.machine == name)
+        own = (record for record in records if record.machine == name)
+        models = fitted(own, hardware=hardware_in(results, [name]))
         voice.say(shared.errors_table(models))
         path = results / name / "irf.json"
         write_atomically(path, json_text.dumps(models.to_json(), indent=1, allow_nan=False) + "\n")
-        written.append({"machine": name, "model": str(path), "errors": models.errors.to_dict("records")})
+        errors = json_text.loads(models.errors.to_json(orient="records"))
+        written.append({"machine": name, "model": str(path), "errors": errors})
         voice.say(f"Models of {name}: {path}")
     voice.say("Next: sparsebench predict NETWORK --pattern block:16x16 --sparsity 0.9")
     voice.document({"fits": written})
@@ -38,43 +64,38 @@ def fit(results: Results = HERE, machine: MachineId = None, json: Json = False) 
 
 @app.command()
 def predict(
-    network: Annotated[
-        str, typer.Argument(help="A network: a file, or the name of one that ships (`sparsebench list networks`).")
-    ],
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", help="Pattern for all prunable layers, such as block:16x16.")
-    ] = None,
-    sparsity: Annotated[float | None, typer.Option("--sparsity", help="Its sparsity, a fraction in [0, 1).")] = None,
-    plan: Annotated[Path | None, typer.Option("--plan", help="A plan file: what each layer becomes.")] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Samples at a time.", min=1)] = 1,
+    network: NetworkName,
+    pattern: PatternText = None,
+    sparsity: SparsityOf = None,
+    plan: PlanFile = None,
+    batch: Batch = 1,
     results: Results = HERE,
     machine: MachineId = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="A model file that `fit` wrote, instead of records.")
-    ] = None,
+    model: ModelFile = None,
     json: Json = False,
 ) -> None:
-    """Predict the layers of NETWORK under a plan, from the records in --results or from an exported model."""
+    """Predict NETWORK under a plan, from the records in --results or from an exported model."""
+    from sparsebench.desk.costs import costs, pack_seconds
     from sparsebench.desk.predict import predict as predicted
     from sparsebench.desk.verdict import verdict_on
     from sparsebench.listing import plain
     from sparsebench.network import Network, resolve_network
-    from sparsebench.pattern_text import parse_pattern
-    from sparsebench.plan import Plan
+    from sparsebench.rest import measured_rest
 
     voice = Voice(json)
-    if (plan is None) == (pattern is None):
-        raise BadInput("predict needs either --plan FILE or --pattern P; give one of them")
     net = Network.load(resolve_network(network))
-    chosen = Plan.load(plan) if plan else Plan.uniform(net, *parse_pattern(pattern or ""), sparsity)
+    chosen = shared.planned_as(net, pattern, sparsity, plan)
     models = shared.load_models(results, machine, model)
-    answer = predicted(net, models, chosen, batch=batch, machine=machine)
+    at = models.place(machine).machine
+    records = shared.records_of(results, at)
+    answer = predicted(net, models, chosen, batch=batch, machine=at, rest_s=measured_rest(records, net, batch, at))
+    paid = costs(answer, pack_seconds(records, at))
     voice.say(plain(shared.layers_table(answer)))
-    voice.say()
+    voice.say(f"\n{paid}")
     lines = verdict_on(answer).lines
     for line in lines:
         voice.say(line)
-    voice.document({**answer.to_json(), "verdict": list(lines)})
+    voice.document({**answer.to_json(), "costs": paid.to_json(), "verdict": list(lines)})
 
 
 @app.command()

@@ -143,7 +143,7 @@ def _random_masks(table: pd.DataFrame, winner: pd.Series) -> Doubt | None:
         return None
     text = "all masks are random: really pruned layers are 2-3 times less balanced, and kernels that follow rows suffer"
     return Doubt(
-        42, text, f"give the suite `matrices:` or arms `from: magnitude`, then `sparsebench run {_suites(table)}`"
+        42, text, f"give the suite `matrices:` or arms `from: imbalanced`, then `sparsebench run {_suites(table)}`"
     )
 
 

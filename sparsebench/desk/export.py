@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from itertools import chain, count, islice, repeat
+from itertools import chain, count, filterfalse, islice, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from sparsebench.case import Conv, canonical
 from sparsebench.errors import BadInput, StoreError
 from sparsebench.paired import Ratio, rounds_interval
 from sparsebench.record import Record
+from sparsebench.rest import is_rest
 from sparsebench.store import each_record
 
 Row = tuple[Any, ...]
@@ -119,8 +120,9 @@ def export_tables(kind: str, results: Path, out: Path, machine: str | None = Non
     """
     if kind == "parquet":
         _pyarrow()
-    records = each_record(results, machine)
-    first = next(records)
+    records = filterfalse(is_rest, each_record(results, machine))  # whole networks time no kernel
+    if (first := next(records, None)) is None:
+        raise StoreError(f"{results} holds records of whole networks alone, and the tables are of kernels")
     exported = Exported((out / f"trials.{kind}", out / f"samples.{kind}"))
     try:
         with _tables(kind, exported.files) as (trials, samples):

@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import filterfalse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from sparsebench.errors import BadInput, StoreError
 from sparsebench.kernel import load_kernels
 from sparsebench.machine import Machine
 from sparsebench.record import Record
+from sparsebench.rest import is_rest
 from sparsebench.store import each_record, read_machines
 
 
@@ -72,7 +74,7 @@ def export_asv(results: Path, out: Path, machine: str | None = None, commit: str
     """
     asv, of = _asv(), find_commit(commit or "HEAD")
     exported = ExportedAsv(of.hash)
-    environments = _environments(each_record(results, machine), exported, installed_only=commit is None)
+    environments = _environments(filterfalse(is_rest, each_record(results, machine)), exported, installed_only=commit is None)
     if not environments:
         raise StoreError(
             f"all {exported.left_out} records in {results} are of kernels whose sources are not those installed here;"

@@ -3,46 +3,89 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from sparsebench.desk.dense import DenseModel
-from sparsebench.desk.fitted import LAWS, FittedModels
-from sparsebench.desk.irf import IrfModel
+from sparsebench.case import Case
+from sparsebench.desk.again import first_runs, pairs
+from sparsebench.desk.dense import DenseModel, problem_text
+from sparsebench.desk.fitted import FittedModels
+from sparsebench.desk.hardware import Hardware
+from sparsebench.desk.judged import BEST
 from sparsebench.desk.observe import (
     DENSE,
+    DenseTimes,
     Observation,
     Setting,
-    current,
     dense_observations,
     dense_times,
     is_dense_kernel,
     sparse_observations,
 )
+from sparsebench.desk.points import NOTHING, Beside
+from sparsebench.desk.sparse import SparseModel
 from sparsebench.record import Record
+from sparsebench.rest import is_rest
 
 
-def fit(records: Iterable[Record], law: str = IrfModel.name) -> FittedModels:
-    """Models of every setting among `records`, by the law of this name; superseded records are passed over.
+def fit(
+    records: Iterable[Record],
+    law: str = BEST,
+    *,
+    hardware: Mapping[str, Hardware] | None = None,
+    leave_out: Callable[[Case], bool] | None = None,
+) -> FittedModels:
+    """Models of every setting among `records`; superseded records are passed over.
+
+    law        the best of all for each kernel, or the one of this name for all of them
+    hardware   by machine (desk/hardware.py), for what laws know of peaks and caches
+    leave_out  cases, dense ones too, that no fit may see: what a model says of layers it has never met
 
     Without records there are no models, and every question to them is a ModelError.
     """
-    newest = current(records)
-    dense_seen = list(dense_observations(newest))
-    dense = _by_setting(dense_seen, kernel=DENSE)
-    sparse = _by_setting(sparse_observations(newest, dense_times(dense_seen)))
-    return FittedModels(
-        law=law,
-        sparse={setting: LAWS[law].fit(group) for setting, group in sparse.items()},
-        dense={setting: DenseModel.fit(group) for setting, group in dense.items()},
-        records=len(newest),
-        left_out=_left_out(newest),
-    )
+    found = pairs(record for record in records if not is_rest(record) and not (leave_out and leave_out(record.case)))
+    newest, twice = [record for record, _ in found], any(earlier for _, earlier in found)
+    every = [*newest, *(earlier for _, earlier in found if earlier)]
+    known, first = hardware or {}, first_runs(found)
+    dense, usual = _dense(every, known)
+    first_dense, first_usual = _dense(first, known) if twice else (dense, usual)
+    sparse = {}
+    for setting, group in _by_setting(sparse_observations(found, usual, first_usual)).items():
+        again = any(seen.twice for seen in group)
+        before = _beside(group, first_dense) if again else None
+        at = known.get(setting.machine, Hardware())
+        sparse[setting] = SparseModel.fit(group, _beside(group, dense), before, at, law)
+    return FittedModels(law, sparse, dense, len(newest), _left_out(newest), known)
+
+
+def _dense(records: Iterable[Record], known: Mapping[str, Hardware]) -> tuple[dict[Setting, DenseModel], DenseTimes]:
+    """The dense models, and the usual times under them."""
+    seen = list(dense_observations(records))
+    models = {
+        setting: DenseModel.fit(group, known.get(setting.machine, Hardware()))
+        for setting, group in _by_setting(seen, kernel=DENSE).items()
+    }
+    return models, dense_times(seen)
+
+
+def _beside(group: Sequence[Observation], dense: Mapping[Setting, DenseModel]) -> list[Beside]:
+    """The dense side of each observation's problem; nothing where none was timed."""
+    model = dense.get(group[0].setting.with_kernel(DENSE))
+    known: dict[tuple[object, ...], Beside] = {}
+    for seen in group:
+        about = (seen.case.m, seen.case.k, seen.case.n, seen.case.conv)
+        if about not in known:
+            timed = model is not None and problem_text(seen.case) in model.timed
+            known[about] = model.beside(seen.case) if model and timed else NOTHING
+    return [known[seen.case.m, seen.case.k, seen.case.n, seen.case.conv] for seen in group]
 
 
 def _by_setting(observations: Iterable[Observation], kernel: str | None = None) -> dict[Setting, list[Observation]]:
     groups: dict[Setting, list[Observation]] = defaultdict(list)
+    merged: dict[Setting, Setting] = {}
     for seen in observations:
-        groups[seen.setting.with_kernel(kernel) if kernel else seen.setting].append(seen)
+        if seen.setting not in merged:
+            merged[seen.setting] = seen.setting.with_kernel(kernel) if kernel else seen.setting
+        groups[merged[seen.setting]].append(seen)
     return {setting: groups[setting] for setting in sorted(groups)}
 
 

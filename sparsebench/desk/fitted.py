@@ -1,12 +1,14 @@
 """All models of a results folder, asked by case and kept as readable JSON.
 
-Who may answer a case is decided by the format's patterns, as in the lab; among several the model's choice is the least
-predicted time, measured ranges before extrapolated ones. A question that nothing was measured for is a ModelError that
-says what to run: nothing is guessed, and nothing vanishes from a sum.
+Who may answer a case is decided by the format's patterns, as in the lab; among several the model's choice is the
+least predicted time, measured ranges before extrapolated ones. Levels that no kernel runs together are added up by
+equation 2, and a level that adds to Y reads it first: m n values at the machine's measured rate. A question that
+nothing was measured for is a ModelError that says what to run: nothing is guessed, and nothing vanishes from a sum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
@@ -14,17 +16,20 @@ from typing import Any, Self
 # pandas: the table of errors is shown, sorted and joined by users as a frame.
 import pandas as pd
 
-from sparsebench.case import Case
+from sparsebench.case import ITEM_BYTES, Case
 from sparsebench.desk.dense import DenseModel
-from sparsebench.desk.irf import SINGLE, IrfModel, irf, part_of
-from sparsebench.desk.model import HeldOut, LayerModel, Prediction
+from sparsebench.desk.hardware import Hardware
+from sparsebench.desk.irf import SINGLE, irf, part_of
+from sparsebench.desk.judged import BEST, LAWS
+from sparsebench.desk.model import HeldOut, Prediction
 from sparsebench.desk.observe import DENSE, Setting, blocks_of, kept_share, level_sparsities
+from sparsebench.desk.points import NOTHING
+from sparsebench.desk.sparse import SparseModel
 from sparsebench.errors import ModelError
 from sparsebench.formats import FORMATS
 
-SCHEMA = 1
+SCHEMA = 2
 IN_A_NETWORK = "weights_cold"
-LAWS: Mapping[str, type[LayerModel]] = {IrfModel.name: IrfModel}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,17 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class FittedModels:
-    """Sparse and dense models by setting, and how many records they were made from and not made from (by reason)."""
+    """Sparse and dense models by setting, and how many records they were made from and not made from (by reason).
+
+    law is the name of the law that was asked for, or BEST; hardware is what was known of the machines.
+    """
 
     law: str
-    sparse: Mapping[Setting, LayerModel]
+    sparse: Mapping[Setting, SparseModel]
     dense: Mapping[Setting, DenseModel]
     records: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    hardware: Mapping[str, Hardware] = field(default_factory=dict)
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -86,10 +95,31 @@ class FittedModels:
             return self._choice(case, place)
         if "+" in kernel:
             return self._equation_2(case, place, [name.strip() for name in kernel.split("+")])
-        setting = place.setting(case, kernel)
+        return self.sparse_times([case], place, kernel)[0]
+
+    def sparse_times(self, cases: Sequence[Case], place: Place, kernel: str) -> list[Prediction]:
+        """The times by `kernel` of at least one case, all of one op, dtype, math and layout, at once."""
+        setting = place.setting(cases[0], kernel)
         if setting not in self.sparse:
-            raise ModelError(_missing(kernel, case, setting, self.kernels(case, place), kernel))
-        return self.sparse[setting].predict(case)
+            raise ModelError(_missing(kernel, cases[0], setting, self.kernels(cases[0], place), kernel))
+        model = self.sparse[setting]
+        measured = [model.measured(case) for case in cases]
+        guesses = iter(self._by_law(model, [case for case, known in zip(cases, measured, strict=True) if not known]))
+        return [known or next(guesses) for known in measured]
+
+    def _by_law(self, model: SparseModel, cases: Sequence[Case]) -> list[Prediction]:
+        """What one model's laws say; one that leans on a dense time that is itself predicted gets its interval too."""
+        dense = self.dense.get(model.setting.with_kernel(DENSE))
+        beside = dense.told(cases) if dense else []
+        told = model.by_law(cases, [known for _, known in beside] or [NOTHING] * len(cases))
+        return (
+            [
+                _leaning(guess, time) if model.leans(case) and not time.measured else guess
+                for case, guess, (time, _) in zip(cases, told, beside, strict=True)
+            ]
+            if beside
+            else told
+        )
 
     def irf(self, case: Case, place: Place, kernel: str | None = None) -> float:
         """irf = (1 - s) x T_dense / T_sparse of `case`; above 1 where a kernel wastes less than the dense one."""
@@ -100,7 +130,7 @@ class FittedModels:
         return sorted(setting.kernel for setting in self.sparse if setting == place.setting(case, setting.kernel))
 
     def _choice(self, case: Case, place: Place) -> Prediction:
-        found = [self.sparse[place.setting(case, name)].predict(case) for name in self._able(case, place)]
+        found = [self.sparse_time(case, place, name) for name in self._able(case, place)]
         if part_of(case) != SINGLE and all(guess.extrapolated for guess in found):
             found.append(self._equation_2(case, place, [None] * len(blocks_of(case))))
         if not found:
@@ -112,7 +142,7 @@ class FittedModels:
         able = []
         for name in self.kernels(case, place):
             model = self.sparse[place.setting(case, name)]
-            if _takes(name, case, model) and part_of(case) in model.held_out:
+            if _takes(name, case, model) and part_of(case) in model.parts:
                 able.append(name)
         return able
 
@@ -125,26 +155,50 @@ class FittedModels:
             )
         found = [self.sparse_time(level, place, kernel) for level, kernel in zip(levels, kernels, strict=True)]
         whys = ["a kernel a level (equation 2)", *(guess.why for guess in found if guess.why)]
+        again_s = 0.0
+        if hardware := self.hardware.get(place.machine):
+            again_s = (len(levels) - 1) * case.m * case.n * ITEM_BYTES[case.dtype] / hardware.bytes_per_s
         return Prediction(
-            time_s=sum(guess.time_s for guess in found),
-            low_s=sum(guess.low_s for guess in found),
-            high_s=sum(guess.high_s for guess in found),
+            time_s=again_s + sum(guess.time_s for guess in found),
+            low_s=again_s + sum(guess.low_s for guess in found),
+            high_s=again_s + sum(guess.high_s for guess in found),
             extrapolated=any(guess.extrapolated for guess in found),
             why="; ".join(dict.fromkeys(whys)),
             kernel=" + ".join(guess.kernel for guess in found),
         )
 
     @property
+    def _models(self) -> list[tuple[Setting, DenseModel | SparseModel]]:
+        return [*self.dense.items(), *self.sparse.items()]
+
+    @property
     def errors(self) -> pd.DataFrame:
-        """Held-out errors, a row for each model, part and way of holding out: printed with every fit."""
+        """Held-out errors of the laws that speak, a row for each model, part and way of holding out.
+
+        A column of each law's name holds that law's mean error, nan where it could not be fitted.
+        """
+        told, about = self.rivals, ["machine", "kernel", "setting", "levels", "how"]
+        beside = told.pivot(index=about, columns="law", values="mape").reindex(columns=list(LAWS)).astype(float)
+        return told[told.speaks.astype(bool)].drop(columns="speaks").join(beside, on=about).reset_index(drop=True)
+
+    @property
+    def rivals(self) -> pd.DataFrame:
+        """Held-out errors of every law that was tried; `speaks` marks the chosen one, `floor` is the noise beside it.
+
+        floor and seconds_floor are of paired ratios and plain seconds, nan where nothing was timed twice.
+        """
         rows = [
             {"machine": setting.machine, "kernel": setting.kernel, "setting": setting.describe(), "levels": part}
+            | {"law": law, "speaks": law == model.laws[part]}
             | asdict(seen)
-            for setting, model in sorted([*self.dense.items(), *self.sparse.items()], key=lambda pair: pair[0])
-            for part, errors in model.held_out.items()
+            | _floor(model, part)
+            for setting, model in sorted(self._models, key=lambda pair: pair[0])
+            for part, laws in model.rivals.items()
+            for law, errors in laws.items()
             for seen in errors
         ]
-        return pd.DataFrame(rows, columns=["machine", "kernel", "setting", "levels", *HeldOut.__dataclass_fields__])
+        known = ["machine", "kernel", "setting", "levels", "law", "speaks", *HeldOut.__dataclass_fields__]
+        return pd.DataFrame(rows, columns=[*known, "floor", "seconds_floor"])
 
     def to_json(self) -> dict[str, Any]:
         """Everything predictions need, readable: `irf.json`."""
@@ -153,6 +207,7 @@ class FittedModels:
             "law": self.law,
             "records": self.records,
             "left_out": dict(self.left_out),
+            "hardware": {name: known.to_json() for name, known in sorted(self.hardware.items())},
             "dense": [model.to_json() for _, model in sorted(self.dense.items())],
             "sparse": [model.to_json() for _, model in sorted(self.sparse.items(), key=lambda pair: pair[0])],
         }
@@ -160,14 +215,20 @@ class FittedModels:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """The models that `to_json` wrote; ModelError on anything else."""
-        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA or data.get("law") not in LAWS:
+        if isinstance(data, Mapping) and data.get("schema") in range(1, SCHEMA):
+            raise ModelError(
+                f"a model file of schema {data['schema']}, which knew one law; this reads schema {SCHEMA}; "
+                f"`sparsebench fit` writes one from the same records"
+            )
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA or data.get("law") not in (BEST, *LAWS):
             raise ModelError(f"not a model file of schema {SCHEMA}; `sparsebench fit` writes one from records")
         try:
-            sparse = [LAWS[data["law"]].from_json(model) for model in data["sparse"]]
+            sparse = [SparseModel.from_json(model) for model in data["sparse"]]
             dense = [DenseModel.from_json(model) for model in data["dense"]]
             return cls(
                 data["law"], {model.setting: model for model in sparse}, {model.setting: model for model in dense},
                 int(data["records"]), dict(data["left_out"]),
+                {name: Hardware(**known) for name, known in data["hardware"].items()},
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
@@ -184,13 +245,29 @@ def level_cases(case: Case) -> list[Case]:
     return cases
 
 
-def _takes(kernel: str, case: Case, model: LayerModel) -> bool:
+def _takes(kernel: str, case: Case, model: SparseModel) -> bool:
     """Whether the kernel's format can store the pattern; a plugin's format is judged by what it was measured on."""
     form = FORMATS.get(kernel.split(".")[0])
     asked = {case.pattern, "block"} if case.pattern == "unstructured" else {case.pattern}  # 1x1 blocks are unstructured
     if form is None:
-        return bool(asked & getattr(model, "patterns", frozenset()))
+        return bool(asked & model.patterns)
     return not form.patterns or bool(asked & set(form.patterns))
+
+
+def _leaning(told: Prediction, dense: Prediction) -> Prediction:
+    """`told`, as unsure of its dense time as that is."""
+    return replace(
+        told,
+        low_s=told.low_s * dense.low_s / dense.time_s,
+        high_s=told.high_s * dense.high_s / dense.time_s,
+        extrapolated=told.extrapolated or dense.extrapolated,
+        why="; ".join(dict.fromkeys(filter(None, (told.why, dense.why)))),
+    )
+
+
+def _floor(model: DenseModel | SparseModel, part: str) -> dict[str, float]:
+    floor = model.floors.get(part) if isinstance(model, SparseModel) else None
+    return {"floor": floor.ratio if floor else math.nan, "seconds_floor": floor.seconds if floor else math.nan}
 
 
 def _missing(who: str, case: Case, setting: Setting, have: Sequence[str], glob: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import filterfalse
 from typing import Any
 
 # pandas: grouping and pivoting of results, which users do as much as the report does.
@@ -14,6 +15,7 @@ from sparsebench.desk.observe import DENSE, Blocks, blocks_of, current, is_dense
 from sparsebench.errors import PatternError
 from sparsebench.paired import Ratio, rounds_interval
 from sparsebench.record import Record
+from sparsebench.rest import is_rest
 
 COLUMNS = (
     "key", "machine", "suite", "op", "m", "k", "n", "conv", "dtype", "math", "layout", "cache", "threads",
@@ -35,6 +37,8 @@ _NUMBERS = (  # may be missing in every row, and are numbers all the same
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """A row for each of the newest records and each cache state it was timed in, or was to be timed in.
 
+    Records of whole networks have no row: they time no kernel.
+
     arm, family  the pattern in words, with and without its sparsity
     option      the pattern as `predict --pattern` takes it
     levels      [(sparsity or None, bh, bw), ...]; bh and bw are None where there are several
@@ -44,7 +48,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     irf         (1 - sparsity) x speedup; irf_total from speedup_total
     Numbers are missing where the outcome is not ok.
     """
-    table = pd.DataFrame([row for record in current(records) for row in _rows(record)], columns=list(COLUMNS))
+    table = pd.DataFrame(
+        [row for record in current(filterfalse(is_rest, records)) for row in _rows(record)], columns=list(COLUMNS)
+    )
     return table.astype(dict.fromkeys(_NUMBERS, float))
 
 

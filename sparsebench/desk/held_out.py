@@ -1,183 +1,87 @@
-"""How wrong a law is on what it has not seen, and the choices that this error decides.
-
-Four errors are kept apart (HeldOut.how):
-
-    cells   points left out and predicted from their neighbours
-    levels  all points at one value of one axis left out, such as n = 64: what a value between swept ones costs
-    shapes  whole matrices left out: what "a layer is known by its sparsity, block and n alone" costs
-    edges   the outer quarter of each axis left out: what extrapolation costs
-
-Folds are drawn with a fixed seed, so the same records give the same errors.
-"""
+"""How wrong a law is on timings it has not seen, of every way of leaving out, beside the timings' own noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from sparsebench.desk.cells import Form, Seen, cells_of, levels_of, surface_through
+# scipy: ranks that share ties.
+from scipy.stats import rankdata
+
 from sparsebench.desk.model import HeldOut
-
-NOMINAL = 0.90
-FOLDS = 10
-LEAST_SHAPES = 3
-MOST_LEVELS = 4  # of each axis that are left out in turn
-FLOOR_SHARES = (0.0, 0.5, 0.8, 0.95)  # of the least time seen
-FORMS = (
-    Form(kind="thin_plate_spline"),
-    Form(kind="linear"),
-    Form(kind="thin_plate_spline", smoothing=0.01),
-    Form(kind="linear", smoothing=0.1),
-)
-_GOOD_ENOUGH, _NOISE = 1.02, 1e-4  # a later form must be 2 % better, and by more than rounding
-_FLOOR_PAYS = 1.10  # a floor must be 10 % better than none: it decides the time of every small layer
-
-Fold = np.ndarray  # rows to leave out, bool [q]
+from sparsebench.desk.points import Seen
+from sparsebench.desk.reach import Reach
 
 
 @dataclass(frozen=True, eq=False)
-class Residuals:
-    """Held-out rows: measured and predicted seconds [q], and how far each lay from the points that were left.
+class Told:
+    """What a law said of every timing without the timing's fold.
 
-    beyond, between  log units outside their box, and from the nearest value of each axis inside it, [q, d]
-    outside          whether the row had to be extrapolated, bool [q]
+    how          the way of leaving out
+    predicted_s  [o]  seconds; nan for timings in no fold
+    outside      [o]  whether the timing lay outside what its fold had left, so that the law had to extrapolate
     """
 
-    measured_s: np.ndarray
+    how: str
     predicted_s: np.ndarray
-    beyond: np.ndarray
-    between: np.ndarray
     outside: np.ndarray
 
-    @property
-    def log(self) -> np.ndarray:
-        """log(measured / predicted), [q]."""
-        return np.asarray(np.log(self.measured_s / self.predicted_s))
-
-    @property
-    def inside(self) -> np.ndarray:
-        """The logs of rows that were interpolated."""
-        return np.asarray(self.log[~self.outside])
-
-    @property
-    def inside_times(self) -> np.ndarray:
-        """(measured, predicted) seconds of rows that were interpolated, [q, 2]."""
-        return np.asarray(np.column_stack([self.measured_s, self.predicted_s])[~self.outside])
+    def log(self, seen: Seen) -> np.ndarray:
+        """log(measured / predicted) of the paired ratio's time, [o]."""
+        return np.asarray(np.log(seen.judged_s / self.predicted_s))
 
 
-def residuals(seen: Seen, folds: Iterable[Fold], form: Form) -> Residuals:
-    """Every fold predicted from all other rows; a row in several folds comes back several times."""
-    nothing = np.zeros(len(seen.time_s), bool)
-    parts = [_predicted(seen[~fold], seen[fold], form) for fold in folds] or [_predicted(seen, seen[nothing], form)]
-    return Residuals(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in Residuals.__dataclass_fields__)
-    )
+@dataclass(frozen=True, eq=False)
+class Away:
+    """Of each row and way of leaving out: log units outside what its fold had left, and between it, [q, d]."""
+
+    beyond: Mapping[str, np.ndarray]
+    between: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, seen: Seen, folds: Mapping[str, np.ndarray]) -> Away:
+        """Distances of each row from all rows of other folds."""
+        beyond, between = {}, {}
+        axes, x = seen.points.located
+        for how, fold in folds.items():
+            beyond[how], between[how] = np.zeros(x.shape), np.zeros(x.shape)
+            for number in range(fold.max(initial=-1) + 1):
+                asked = fold == number
+                left = Reach.of(axes, x[~asked])
+                beyond[how][asked], between[how][asked] = left.beyond(x[asked]), left.between(x[asked])
+        return cls(beyond, between)
 
 
-def _predicted(known: Seen, asked: Seen, form: Form) -> Residuals:
-    surface = surface_through(known, form)
-    predicted_s = form.floor_s + asked.flops * np.exp(surface.at(asked.x))
-    beyond = surface.beyond(asked.x)
-    return Residuals(asked.time_s, predicted_s, beyond, surface.between(asked.x), np.any(beyond > 0, axis=1))
+def told(seen: Seen, away: Away, predicted_s: Mapping[str, np.ndarray]) -> dict[str, Told]:
+    """What was predicted of each row [q] by each way of leaving out, for every timing of the row."""
+    outside = {how: np.asarray(beyond.any(axis=1)) for how, beyond in away.beyond.items()}
+    return {how: Told(how, by_row[seen.row], outside[how][seen.row]) for how, by_row in predicted_s.items()}
 
 
-# --- what to leave out ------------------------------------------------------------------------------------------------
-
-
-def cell_folds(seen: Seen) -> list[Fold]:
-    """At most ten folds of whole cells; none when there is one cell."""
-    return _folds(cells_of(seen.x))
-
-
-def shape_folds(seen: Seen) -> list[Fold]:
-    """At most ten folds of whole matrices; none when there are fewer than three."""
-    return _folds(seen.shape) if len(np.unique(seen.shape)) >= LEAST_SHAPES else []
-
-
-def level_folds(seen: Seen, axis: int) -> list[Fold]:
-    """Each of at most four inner values of an axis; none when it has fewer than three values."""
-    level = levels_of(seen.x[:, axis])
-    inner = range(1, level.max())
-    chosen = np.unique(np.linspace(1, level.max() - 1, MOST_LEVELS).round()) if len(inner) > MOST_LEVELS else inner
-    return [level == number for number in chosen]
-
-
-def edge_folds(seen: Seen, axis: int) -> list[Fold]:
-    """The lowest and the highest quarter of an axis; none when it has one value."""
-    x = seen.x[:, axis]
-    quarter = (x.max() - x.min()) / 4
-    return [x < x.min() + quarter, x > x.max() - quarter] if levels_of(x).max() else []
-
-
-def _folds(group: np.ndarray) -> list[Fold]:
-    groups, number = np.unique(group, return_inverse=True)
-    count = min(FOLDS, len(groups))
-    fold = (np.random.default_rng(0).permutation(len(groups)) % count)[number]
-    return [fold == i for i in range(count)] if count > 1 else []
-
-
-# --- what it tells ----------------------------------------------------------------------------------------------------
-
-
-def bracket(log: np.ndarray) -> tuple[float | None, float | None]:
-    """Log residuals between which the next one falls nine times of ten; (None, None) without residuals.
-
-    Order statistics with the finite-sample correction of conformal prediction: ranks (n + 1) x 5 % and (n + 1) x 95 %.
-    With fewer than 19 residuals that is their whole range, which holds less than nine of ten.
-    """
-    if not len(log):
-        return None, None
-    ordered, tail = np.sort(log), (1 - NOMINAL) / 2
-    low = max(int(np.floor((len(log) + 1) * tail)) - 1, 0)
-    high = min(int(np.ceil((len(log) + 1) * (1 - tail))) - 1, len(log) - 1)
-    return min(float(ordered[low]), 0.0), max(float(ordered[high]), 0.0)
-
-
-def drift(log: np.ndarray, distance: np.ndarray, known: float) -> float | None:
-    """Log error per log unit of distance, beyond the error `known` at no distance; None where none was tried."""
-    far = distance > 0
-    if not far.any():
+def errors(found: Told, seen: Seen) -> HeldOut | None:
+    """The errors of one way of leaving out; None where nothing was predicted."""
+    known = np.isfinite(found.predicted_s)
+    if not known.any():
         return None
-    return max(float(np.quantile(np.abs(log[far]), NOMINAL)) - known, 0.0) / float(np.median(distance[far]))
-
-
-def summary(how: str, log: np.ndarray) -> HeldOut:
-    """Errors of the residuals, relative to the measured time."""
-    error = np.abs(np.expm1(-log))
+    predicted_s, judged_s = found.predicted_s[known], seen.judged_s[known]
+    error = np.abs(judged_s / predicted_s - 1)  # of the ratio dense / sparse, whose dense side is the same
+    seconds = np.abs(predicted_s / seen.plain_s[known] - 1)
     return HeldOut(
-        how=how,
-        n=len(log),
+        how=found.how,
+        n=int(known.sum()),
+        extrapolated=float(found.outside[known].mean()),
         mape=float(error.mean()),
         within_5=float((error <= 0.05).mean()),
         within_10=float((error <= 0.10).mean()),
         p95=float(np.quantile(error, 0.95)),
+        rank=_rank(predicted_s, judged_s),
+        seconds_mape=float(seconds.mean()),
     )
 
 
-def choose(seen: Seen) -> Form:
-    """The form with the least error: first its floor, on left-out shapes, then kind and smoothing, on levels too.
-
-    Only matrices of different sizes at the same point tell a fixed cost from slow work, so without three shapes the
-    floor is 0: a floor found between n = 1 and n = 197 alone once made every small layer take 80 us.
-    """
-    folds = shape_folds(seen)
-    floors = [Form(share * float(seen.time_s.min()), "linear", 0.01) for share in FLOOR_SHARES]
-    floor_s = (
-        _simplest(floors, lambda form: _score(residuals(seen, folds, form)), _FLOOR_PAYS).floor_s if folds else 0.0
-    )
-    folds = (folds or cell_folds(seen)) + [fold for axis in range(len(seen.axes)) for fold in level_folds(seen, axis)]
-    forms = [replace(form, floor_s=floor_s) for form in FORMS]
-    return _simplest(forms, lambda form: _score(residuals(seen, folds, form)), _GOOD_ENOUGH) if folds else forms[0]
-
-
-def _score(found: Residuals) -> float:
-    return float(np.abs(found.inside if len(found.inside) else found.log).mean())
-
-
-def _simplest(choices: Sequence[Form], score: Callable[[Form], float], good_enough: float) -> Form:
-    """The first choice whose score is at most `good_enough` times the best."""
-    scores = [score(choice) for choice in choices]
-    most = good_enough * min(scores) + _NOISE
-    return next(choice for choice, found in zip(choices, scores, strict=True) if found <= most)
+def _rank(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's correlation; None where either side is all one value."""
+    a, b = rankdata(a), rankdata(b)
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else None

@@ -1,25 +1,24 @@
-"""What every law of layer times shares: its answer, its errors, its verbs.
+"""What every model of layer times shares: its answer, its errors, its verbs.
 
 Decisions that govern the whole desk:
 
 - A time is the *total* time of a layer: the kernel in its native layout plus its own layout change, on both sides of
   every ratio. That is what the headline (speedup_total) compares and what a network pays.
 - Models are keyed by Setting (desk/observe.py). Two machines, kernels, caches or thread counts never meet in one fit.
-- A law answers with an interval and says when it left the range it was measured in; nothing is extrapolated silently.
-- To add a law: a subclass of LayerModel and its line in LAWS (desk/fitted.py).
+- Which law speaks for a kernel is decided by its error on left-out shapes (desk/judged.py), not by us.
+- A model answers with an interval and says when it left the range it was measured in; nothing is extrapolated silently.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 
-from sparsebench.case import Case
-from sparsebench.desk.observe import Observation, Setting
+from sparsebench.desk.observe import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +41,50 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Errors on observations that a fit has not seen.
+    """Errors on timings that a fit has not seen, of the paired ratio but for seconds_mape, that of plain seconds.
 
-    how        what was left out: cells, levels, shapes or edges (desk/held_out.py)
-    n          observations predicted; mape, p95 are relative errors; within_5 and within_10 shares of observations
+    how           what was left out: cells, shapes, sparsities, blocks or ns (desk/splits.py)
+    n             timings predicted; extrapolated is the share of them outside what was left
+    mape, p95     relative errors; within_5 and within_10 are shares of timings
+    rank          Spearman's correlation of predicted and measured
     """
 
     how: str
     n: int
+    extrapolated: float
     mape: float
     within_5: float
     within_10: float
     p95: float
+    rank: float | None
+    seconds_mape: float
 
 
 class LayerModel(ABC):
-    """A law of the time that one kernel takes, fitted to the observations of one setting."""
+    """What is known of one setting: what was timed, and the laws for all else."""
 
-    name: ClassVar[str]
     setting: Setting
 
-    @classmethod
+    @property
     @abstractmethod
-    def fit(cls, observations: Sequence[Observation]) -> Self:
-        """The law that fits `observations`, which share one setting; ModelError when they cannot carry it."""
-
-    @abstractmethod
-    def predict(self, case: Case) -> Prediction:
-        """The time of `case`; ModelError when this law says nothing about such a case."""
+    def laws(self) -> Mapping[str, str]:
+        """The name of the law that speaks, by part."""
 
     @property
     @abstractmethod
     def held_out(self) -> Mapping[str, tuple[HeldOut, ...]]:
-        """Errors by part of the law: {"" or the level blocks of a fused kernel: errors}."""
+        """Errors of the law that speaks, by part: {"" or the level blocks of a fused kernel: errors}."""
+
+    @property
+    @abstractmethod
+    def rivals(self) -> Mapping[str, Mapping[str, tuple[HeldOut, ...]]]:
+        """Errors of every law that was tried, by part and by name of the law."""
 
     @property
     def held_out_times(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """(measured, predicted) seconds [q, 2] by part and HeldOut.how; empty for a law read from a file."""
+        """(measured, predicted) seconds [q, 2] by part and HeldOut.how; empty for a model read from a file."""
         return {}
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """All that `from_json` needs, readable."""
-
-    @classmethod
-    @abstractmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The law that `to_json` wrote."""
+        """All that reading it again needs, readable."""

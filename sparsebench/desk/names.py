@@ -22,16 +22,14 @@ def family_text(case: Case) -> str:
         about += [_pair(params.get("tile")), f"r{params.get('row_repeat', 1)}", _pair(params.get("block", (1, 1)))]
     if params.get("ablated"):
         about.append(f"ablated {units.percent(params['ablated'])}")
-    if case.pruned_by_magnitude:
-        about.append("by magnitude")
-    return " ".join(about)
+    return " ".join(about) + _origin(case)
 
 
 def arm_text(case: Case) -> str:
     """The pattern with its sparsity: `block 4x1 90 %`, `hierarchical 4x1 63 % + 1x1 97 %`."""
     if case.pattern == "hierarchical" and (levels := case.params.get("levels")):
         told = " + ".join(f"{_pair(level['block'])} {units.percent(level['sparsity'])}" for level in levels)
-        return f"hierarchical {told}" + (" by magnitude" if case.pruned_by_magnitude else "")
+        return f"hierarchical {told}{_origin(case)}"
     outer = case.params.get("outer_sparsity")
     share = "" if case.sparsity is None else f" {units.percent(case.sparsity)}"
     return family_text(case) + share + (f" (outer {units.percent(outer)})" if outer else "")
@@ -52,6 +50,11 @@ def pattern_option(case: Case) -> str:
         block, outer = _pair(params.get("block", (1, 1))), params.get("outer_sparsity", 0.0)
         return f"rbgp4:{_pair(params['tile'])},r{params.get('row_repeat', 1)},{block},o{outer:g}"
     return "unstructured" if case.pattern == "file" else case.pattern
+
+
+def _origin(case: Case) -> str:
+    """What its mask was pruned from, where that is not chance."""
+    return {"random": "", "magnitude": " by magnitude"}.get(case.origin, f" {case.origin}")
 
 
 def _blocks(case: Case) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from sparsebench.record import Record
 DENSE = "dense"  # a pattern, a format, and the `kernel` of a setting that stands for the fastest dense kernel
 CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never a rival
 Blocks = tuple[tuple[float | None, int, int], ...]
-DenseTimes = Mapping[tuple["Setting", tuple[Any, ...]], float]  # (setting, identity of a dense problem) -> seconds
+DenseTimes = Mapping[tuple[Any, ...], float]  # a dense kernel on a problem (_problem) -> seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -56,15 +57,26 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One timed kernel in one cache state: total seconds (layout change included), 95 % interval, and the work."""
+    """One timed kernel in one cache state, its layout change included, in seconds.
+
+    time_s   what laws are fitted to; where it was timed twice (desk/again.py) the geometric mean of both runs
+    first_s  the first run alone, judged_s the second, both in units of the first run's dense time: what judges a law
+             that was fitted to the first is the paired ratio of the second
+    plain_s, first_plain_s  seconds of the second and first run as the clock had them
+    twice    whether there were two runs; all five agree but for units where there was one
+    interval  makes the 95 % interval around time_s, (low, high): few are ever asked for theirs
+    """
 
     setting: Setting
     case: Case
     kept: float
-    useful_flops: float
     time_s: float
-    low_s: float
-    high_s: float
+    first_s: float
+    judged_s: float
+    plain_s: float
+    first_plain_s: float
+    interval: Callable[[], tuple[float, float]]
+    twice: bool = False
 
     @property
     def shape(self) -> str:
@@ -116,48 +128,143 @@ def is_dense_kernel(kernel: str) -> bool:
     return kernel.split(".")[0] == DENSE
 
 
-def sparse_observations(records: Iterable[Record], dense_s: DenseTimes) -> Iterator[Observation]:
+def sparse_observations(
+    pairs: Iterable[tuple[Record, Record | None]], dense_s: DenseTimes, first_dense_s: DenseTimes
+) -> Iterator[Observation]:
     """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over.
 
-    Seconds are those of a usual moment: the dense time of the problem over all its records (`dense_s`), divided by the
-    paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep
-    on a busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
+    `pairs` are records with the earlier run of the same trial, where there is one. Seconds are those of a usual moment:
+    the dense time of the problem over all its records (`dense_s`, or over the first runs alone), divided by the paired
+    speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep on a
+    busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
     """
-    for record in records:
+    for record, earlier in pairs:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):
-            case, nnz = record.case, record.nnz
-            flops = float(record.useful_flops or case.useful_flops(nnz))
             for cache in record.samples:
-                for seen in _observe(record, record.kernel, cache, case, nnz / (case.m * case.k), flops):
-                    yield _at_a_usual_moment(seen, record, cache, dense_s)
+                newer, older = _timed(record, cache), _timed(earlier, cache) if earlier else None
+                if newer:
+                    yield _observed(newer, older, dense_s, first_dense_s)
 
 
-def _at_a_usual_moment(seen: Observation, record: Record, cache: str, dense_s: DenseTimes) -> Observation:
-    """The same observation in units of its baseline's usual time; as it is where it has no baseline."""
-    baseline, ratio = record.best_baseline(cache, total=True), record.speedup(cache, total=True)
-    usual_s = dense_s.get((seen.setting.with_kernel(baseline), record.case.problem.identity)) if baseline else None
-    if ratio is None or usual_s is None:
-        return seen
-    return replace(seen, time_s=usual_s / ratio.median, low_s=usual_s / ratio.high, high_s=usual_s / ratio.low)
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A record's own kernel in one cache state: seconds, and the paired speedup over its best baseline, if any."""
+
+    record: Record
+    cache: str
+    plain_s: float
+    baseline: str
+    speedup: float
+
+    def usual(self, dense_s: DenseTimes) -> float | None:
+        """Usual seconds of the baseline; None without one."""
+        record = self.record
+        about = (record.machine, self.baseline, self.cache, record.protocol.threads)
+        return dense_s.get(_problem(record.case, *about)) if self.baseline else None
+
+    def time_s(self, dense_s: DenseTimes) -> float:
+        """Seconds in units of the baseline's usual time; as they are without one."""
+        usual_s = self.usual(dense_s)
+        return self.plain_s if usual_s is None else usual_s / self.speedup
+
+    def interval(self, dense_s: DenseTimes) -> tuple[float, float]:
+        """The 95 % interval around them."""
+        usual_s, ratio = self.usual(dense_s), self.record.speedup(self.cache, total=True)
+        if usual_s is None or ratio is None:
+            return _interval(self.record, self.record.kernel, self.cache)
+        return usual_s / ratio.high, usual_s / ratio.low
+
+
+def _timed(record: Record, cache: str) -> _Timed | None:
+    """What `record` holds of its own kernel in `cache`, if it has times of it."""
+    own_s = _rounds(record, record.kernel, cache)
+    if not len(own_s):
+        return None
+    rivals = {name: rounds_s for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
+    best = min(rivals, key=lambda name: _median(rivals[name]), default="")
+    speedup = math.exp(_median(np.log(rivals[best] / own_s))) if best else 1.0
+    return _Timed(record, cache, _median(own_s), best, speedup)
+
+
+def _observed(newer: _Timed, older: _Timed | None, dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
+    record, case = newer.record, newer.record.case
+    time_s, kept = newer.time_s(dense_s), (record.nnz or 0) / (case.m * case.k)
+    setting = Setting.of(case, record.kernel, record.machine, newer.cache, record.protocol.threads)
+    if older is None:
+        return Observation(
+            setting, case, kept, time_s, time_s, time_s, newer.plain_s, newer.plain_s, partial(newer.interval, dense_s)
+        )
+    return Observation(
+        setting,
+        case,
+        kept,
+        time_s=math.sqrt(time_s * older.time_s(dense_s)),
+        first_s=older.time_s(first_dense_s),
+        judged_s=newer.time_s(first_dense_s),
+        plain_s=newer.plain_s,
+        first_plain_s=older.plain_s,
+        interval=partial(_around_both, newer, older, dense_s),
+        twice=True,
+    )
+
+
+def _around_both(newer: _Timed, older: _Timed, dense_s: DenseTimes) -> tuple[float, float]:
+    lows, highs = zip(newer.interval(dense_s), older.interval(dense_s), strict=True)
+    return min(lows), max(highs)
 
 
 def dense_times(observations: Iterable[Observation]) -> DenseTimes:
     """The usual time of each dense kernel on each problem: the median over all records that timed it."""
-    groups: dict[tuple[Setting, tuple[Any, ...]], list[float]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for seen in observations:
-        groups[seen.setting, seen.case.identity].append(seen.time_s)
+        about = seen.setting
+        groups[_problem(seen.case, about.machine, about.kernel, about.cache, about.threads)].append(seen.time_s)
     return {about: float(np.median(times_s)) for about, times_s in groups.items()}
 
 
 def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:
     """Every timed dense kernel: from its own record, and wherever it ran as the baseline of a sparse one."""
+    cases: dict[tuple[Any, ...], Case] = {}
+    for record, kernel, cache in _dense_sides(records):
+        about = _problem(record.case, record.machine, kernel, cache, record.protocol.threads)
+        if about not in cases:
+            cases[about] = record.case.problem
+        case = cases[about]
+        time_s = _median(_rounds(record, kernel, cache))
+        setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
+        interval = partial(_interval, record, kernel, cache)
+        yield Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, interval)
+
+
+def _dense_sides(records: Iterable[Record]) -> Iterator[tuple[Record, str, str]]:
+    """(record, dense kernel, cache) of all dense times."""
     for record in records:
         own = record.case.pattern == DENSE and is_dense_kernel(record.kernel) and record.kernel != CONTROL
         own = own and not record.facts.get("lossy")  # a product of other accuracy is no dense time
         names = [record.kernel] if own else [name for name in sorted(record.baselines) if is_dense_kernel(name)]
         for cache in record.samples if record.outcome == "ok" else ():
-            for name in names:
-                yield from _observe(record, name, cache, record.case.problem, 1.0, float(record.case.flops()))
+            yield from ((record, name, cache) for name in names if len(record.times_s(cache, name)))
+
+
+def _problem(case: Case, *about: str | int) -> tuple[Any, ...]:
+    """What times of one dense kernel on one problem share: the problem; machine, kernel, cache and threads."""
+    return case.op, case.dtype, case.math, case.layout, case.m, case.k, case.n, case.conv, *about
+
+
+def _rounds(record: Record, kernel: str, cache: str) -> np.ndarray:
+    """Seconds of each round, layout change included."""
+    return np.asarray(record.times_s(cache, kernel), float) + record.layout_s.get(kernel, 0.0)
+
+
+def _median(values: np.ndarray) -> float:
+    """numpy's, at a fifth of its cost on as few values as a trial has."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def _interval(record: Record, kernel: str, cache: str) -> tuple[float, float]:
+    _, low_s, high_s = median_interval(_rounds(record, kernel, cache).tolist())
+    return low_s, high_s
 
 
 def current(records: Iterable[Record]) -> list[Record]:
@@ -168,12 +275,3 @@ def current(records: Iterable[Record]) -> list[Record]:
         if about not in newest or record.started_at >= newest[about].started_at:
             newest[about] = record
     return list(newest.values())
-
-
-def _observe(record: Record, kernel: str, cache: str, case: Case, kept: float, flops: float) -> Iterator[Observation]:
-    """The one observation that `record` holds of `kernel` in `cache`, if it has times of it."""
-    if times_s := record.times_s(cache, kernel):
-        layout_s = record.layout_s.get(kernel, 0.0)
-        median_s, low_s, high_s = (value + layout_s for value in median_interval(times_s))
-        setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
-        yield Observation(setting, case, kept, flops, median_s, low_s, high_s)

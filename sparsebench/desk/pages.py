@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -207,23 +208,33 @@ def errors_table(fitted: FittedModels) -> Table:
     left = ", ".join(f"{count} {reason}" for reason, count in fitted.left_out.items())
     return Table(
         "How wrong the models are on what they have not seen",
-        "Left out: points of the sweep (cells), whole matrices (shapes), all points at one value of an axis (levels), "
-        "the outer range of an axis (edges: what extrapolation costs). Sparse times are the usual dense time of their "
-        "problem divided by the paired speedup, so that what slowed both sides of a trial cancels."
+        "Left out: questions at random (cells), whole matrices (shapes), all points at one sparsity, of one block or "
+        "at one n, the ends of these ranges too. Errors are those of the paired ratio, by which what slowed both sides "
+        "of a trial cancels, and beside them those of plain seconds. The law is the best of four on left-out shapes, "
+        "irf the paper's own, of sparsity and block alone. Noise: how far two runs of the same trials differ."
         + (f" Records without a part in any fit: {left}." if left else ""),
         (
-            "kernel", "levels", "setting", "left out", "timings", "mean |error|", "within 5 %", "within 10 %",
-            "95 % are below",
+            "kernel", "levels", "setting", "left out", "timings", "law", "mean |error|", "irf alone", "noise",
+            "within 5 %", "within 10 %", "95 % are below", "rank correlation", "in seconds",
         ),
         tuple(
             (
-                row.kernel, row.levels or "one", row.setting, row.how, str(row.n), units.percent(round(row.mape, 4)),
+                row.kernel, row.levels or "one", row.setting, row.how, str(row.n), row.law,
+                units.percent(round(row.mape, 4)), _known(row.irf), _known(row.floor),
                 units.percent(round(row.within_5, 3)), units.percent(round(row.within_10, 3)),
-                units.percent(round(row.p95, 3)),
+                units.percent(round(row.p95, 3)), _number(row.rank), units.percent(round(row.seconds_mape, 3)),
             )
             for row in rows_of(fitted.errors)
         ),
     )  # fmt: skip
+
+
+def _known(value: float) -> str:
+    return units.percent(round(value, 3)) if math.isfinite(value) else "-"
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.3f}" if value is not None and math.isfinite(value) else "-"
 
 
 # --- what happened ----------------------------------------------------------------------------------------------------

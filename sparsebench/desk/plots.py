@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sparsebench import units
+from sparsebench.desk.advise_plot import advice_map
 from sparsebench.desk.arms import PROBLEM, geomean, problem_text
 from sparsebench.desk.canvas import (
     FAINT,
@@ -259,6 +260,13 @@ PLOTS: tuple[Plot, ...] = (
         "The irregularity factor, irf = (1 - sparsity) x speedup (HBsNN). At 1 a kernel turns all the work it saves "
         "into time saved; it may exceed 1. Medians over matrices and seeds.",
         irf_surface,
+    ),
+    Plot(
+        "advise",
+        "The fastest pattern for the matrix that was timed most, at each sparsity and n: times as fast as the best "
+        "dense kernel, measured where it was timed and predicted elsewhere (~: outside what was measured). Accuracy is "
+        "not judged. `sparsebench advise` says it of any layer or network, with intervals.",
+        advice_map,
     ),
     Plot(
         "predicted",

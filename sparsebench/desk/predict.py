@@ -5,7 +5,12 @@ layer of a network is 5 % off for its sisters), errors of different kernels and 
 half widths add within a kernel and root-sum-square between kernels. That is wider than independence would make it.
 
 A layer that stays dense is in both sums, with a reason. A layer that the plan prunes and no model knows is a
-ModelError. What a network spends outside its layers is `rest`; nobody guesses it: without it, no network speedup.
+ModelError. What a network spends outside its layers is `rest`; nobody guesses it: `verify` measures it, and without it
+there is no network speedup. The rest is the same in both forms of a network, so it shrinks no speedup but the whole's.
+
+Layouts. A network of torch hands a linear layer X as [n, k], the layout `batch`; times of a layer are total ones, so
+where a kernel takes [k, n] alone, the change there and back is in them. Where no such times were measured, those of
+activations kept as [k, n] speak instead, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -75,6 +80,7 @@ class NetworkPrediction:
     batch: int
     layers: tuple[LayerPrediction, ...]
     rest_s: float | None = None
+    layout: Layout = "batch"
 
     @property
     def dense_s(self) -> Interval:
@@ -108,6 +114,7 @@ class NetworkPrediction:
             "cache": self.place.cache,
             "threads": self.place.threads,
             "batch": self.batch,
+            "layout": self.layout,
             "layers": [{name: _plain(value) for name, value in _row(layer).items()} for layer in self.layers],
             "dense_s": _triple(self.dense_s),
             "sparse_s": _triple(self.sparse_s),
@@ -125,18 +132,32 @@ def predict(
     batch: int = 1,
     dtype: DType = "float32",
     math: Math = "ieee",
-    layout: Layout = "feature",
+    layout: Layout | None = None,
     machine: str | None = None,
     cache: str | None = None,
     threads: int = 1,
     rest_s: float | None = None,
 ) -> NetworkPrediction:
-    """The times of `network` as `plan` prunes it; ModelError names the layer that no model knows."""
+    """The times of `network` as `plan` prunes it; ModelError names the layer that no model knows.
+
+    layout  of activations between linear layers; None is torch's own, `batch`, where that was measured
+    """
     place = fitted.place(machine, cache, threads)
+    layout = layout or measured_layout(fitted, place, dtype, math)
     planned = plan.cases(network, batch, dtype, math, layout)
-    return NetworkPrediction(
-        network.name, place, batch, tuple(_layer(fitted, place, entry) for entry in planned), rest_s
-    )
+    layers = tuple(_layer(fitted, place, entry) for entry in planned)
+    return NetworkPrediction(network.name, place, batch, layers, rest_s, layout)
+
+
+def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math) -> Layout:
+    """`batch`, as a network of torch asks, where dense products were measured so or not at all; else `feature`."""
+    asked = (place.machine, place.cache, place.threads, "gemm", dtype, math)
+    found = {
+        known.layout
+        for known in fitted.dense
+        if (known.machine, known.cache, known.threads, known.op, known.dtype, known.math) == asked
+    }
+    return "feature" if found == {"feature"} else "batch"
 
 
 def _layer(fitted: FittedModels, place: Place, planned: Planned) -> LayerPrediction:

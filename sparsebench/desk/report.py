@@ -21,11 +21,13 @@ from sparsebench.desk.canvas import png
 from sparsebench.desk.facts import newest_peaks
 from sparsebench.desk.fit import fit
 from sparsebench.desk.frame import frame
+from sparsebench.desk.hardware import hardware_in
 from sparsebench.desk.pages import Page, Picture, page
 from sparsebench.desk.plots import draw_all
 from sparsebench.errors import StoreError
 from sparsebench.machine import Machine
 from sparsebench.record import Record
+from sparsebench.rest import is_rest
 from sparsebench.store import read_machines, read_records
 
 MOST_ROWS = 60  # of a table in Markdown; HTML has them all, and scrolls
@@ -36,7 +38,7 @@ def write_report(results: Path, out: Path, machine: str | None = None) -> Path:
 
     All machines of `results`, each by itself, or one. StoreError without records, or where `out` cannot be written.
     """
-    records = read_records(results, machine)
+    records = [record for record in read_records(results, machine) if not is_rest(record)]
     pages = make_pages(results, records)
     written = {"report.md": _markdown(pages), "report.html": _html(pages)}
     pictures = {picture.file: picture.png for entry in pages for picture in entry.pictures}
@@ -61,7 +63,7 @@ def make_pages(results: Path, records: Sequence[Record]) -> list[Page]:
 
 
 def _page(results: Path, name: str, records: Sequence[Record], known: Machine | None) -> Page:
-    table, fitted = frame(records), fit(records)
+    table, fitted = frame(records), fit(records, hardware=hardware_in(results, [name]))
     pictures = [
         Picture(f"{_slug(name)}-{plot.name}.png", plot.caption, png(figure)) for plot, figure in draw_all(table, fitted)
     ]

@@ -148,7 +148,15 @@ def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
     if by_law := [layer for layer in layers if layer.sparse and not layer.sparse.measured]:
         told = "by a law, not measured; `sparsebench fit` prints how far off it is on matrices it has not seen"
         return f"the sparse time of {len(by_law)} of {len(layers)} layers is predicted {told}", measure
+    if prediction.layout == "feature" and any(layer.layer.kind == "linear" for layer in layers):
+        told = (
+            "linear layers were measured with activations [k, n], and torch keeps [n, k]: layout changes are not in it"
+        )
+        return told, measure.replace("]}]", "], layout: [batch]}]")
     if dense := [layer for layer in layers if layer.why.startswith(MISFIT)]:
         first = f"{dense[0].layer.name} {dense[0].why}"
         return f"the pattern does not fit {len(dense)} of {len(layers)} layers ({first})", "sparsebench report"
-    return "sums of single layers leave out what layers do to each other's caches", "sparsebench report"
+    verify = f"`sparsebench verify {name}` with the same plan"
+    if prediction.rest_s is None:
+        return "what it spends outside its layers was never measured here, so no network speedup is known", verify
+    return "sums of single layers leave out what layers do to each other's caches", verify

@@ -178,7 +178,7 @@ class NumpyArithmetic:
             ratios[found == y] = 0
             ratios[np.isnan(ratios) | ~np.isfinite(found)] = np.inf
             at, off = divmod(int(ratios.argmax()), ratios.shape[1]), int((ratios > 1).sum())
-        return Worst(*at, float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]), off)
+        return Worst(at[0], at[1], float(found[at]), float(y[at]), float(allowed[at]), float(ratios[at]), off)
 
     def by_columns(self, y: np.ndarray, signs: np.ndarray) -> np.ndarray:
         """`y` with its columns times `signs`."""

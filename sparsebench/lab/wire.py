@@ -77,7 +77,33 @@ class Peaks:
     """Measure this machine's stream and multiply-add rates."""
 
 
-Request = CheckDense | Screen | Measure | Inspect | Peaks
+@dataclass(frozen=True, slots=True)
+class VerifyLayer:
+    """One layer of a network: its dense problem, and what the plan makes of it.
+
+    dense_kernels  the best dense kernel of the problem, or all that may be, of which the worker times the best
+    kernel         of the sparse case
+    """
+
+    name: str
+    dense: Case
+    dense_kernels: Sequence[str]
+    calls: int = 1
+    sparse: Case | None = None
+    kernel: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Build the network of the Python file `builder`, run it dense and as planned, and time both, layer by layer."""
+
+    builder: Path
+    layers: Sequence[VerifyLayer]
+    batch: int = 1
+    seed: int = 0
+
+
+Request = CheckDense | Screen | Measure | Inspect | Peaks | Verify
 
 
 class Lost(SparsebenchError):

@@ -29,7 +29,7 @@ from sparsebench.kernel import all_kernels
 from sparsebench.lab.bench import Bench
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide, Side
-from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect
+from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect, Verify
 
 # What libraries say in a RuntimeError when memory ran out.
 _NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "out of memory", "Cannot allocate memory")
@@ -81,9 +81,21 @@ class Worker:
                 return self._bench.measure(case, data, kernel, baselines)
             case Inspect(path, tensors):
                 return {"tensors": self._inspect(path, tensors)}
+            case Verify():
+                return self._verified(request)
             case Peaks():
                 with self._bench.watch.part("peaks"):
                     return self._peaks()
+
+    def _verified(self, request: Verify) -> dict[str, Any]:
+        from sparsebench.lab.verify_bench import NetworkBench
+
+        if self._device != "cpu":
+            raise Refused(
+                "a network is verified on the CPU; on this GPU its layers can be timed with `sparsebench run`"
+            )
+        bench = self._bench
+        return NetworkBench(request, bench.kernels, bench.protocol, self._side.cache_bytes, bench.mark).facts()
 
     def _peaks(self) -> dict[str, Any]:
         if self._device == "cuda":

@@ -12,6 +12,7 @@ from sparsebench.patterns.constant_fan_in import ConstantFanIn
 from sparsebench.patterns.dense import Dense
 from sparsebench.patterns.file import FromFile
 from sparsebench.patterns.hierarchical import Hierarchical, Levels, retained_share
+from sparsebench.patterns.imbalance import imbalanced
 from sparsebench.patterns.nm import Nm
 from sparsebench.patterns.rbgp4 import BaseGraphs, Rbgp4
 from sparsebench.patterns.unstructured import Unstructured
@@ -43,6 +44,7 @@ __all__ = [
     "Rbgp4",
     "Unstructured",
     "checked_sparsity",
+    "imbalanced",
     "kept_units",
     "pattern_from",
     "retained_share",

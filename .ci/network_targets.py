@@ -1,0 +1,234 @@
+"""Hold networks, predicted and measured, to issue 6's figures: python .ci/network_targets.py RESULTS
+
+Networks: each record that `sparsebench verify` made is predicted again, once with all records and once fitted without
+any shape of that network. Its speedup must be within 5 %, its seconds within 10 % of what was measured; four networks,
+three plans each (dense, one pattern, mixed), batch 1 and 16. The rest is that of the network's other plans.
+
+HBS: the six configurations of 60 % of HBsNN's table 3 on the convolutions of ResNet-50-v2, from records of the suite
+hbsnn: a kernel a level (equation 2 adds the levels up) and fused, apart.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebench.case import Case
+from sparsebench.commands import load_models
+from sparsebench.desk.fitted import FittedModels
+from sparsebench.desk.observe import block_text, level_sparsities
+from sparsebench.desk.predict import predict
+from sparsebench.desk.verified import SECONDS_WITHIN, SPEEDUP_WITHIN, Against, Measured, in_network
+from sparsebench.errors import BadInput
+from sparsebench.network import Network, resolve_network
+from sparsebench.record import Record
+from sparsebench.rest import is_rest, measured_rest
+from sparsebench.store import read_records
+from sparsebench.units import percent
+
+NETWORKS = ("vit-b16", "bert-base", "resnet50-v2", "vgg19-cifar")
+BATCHES, PLANS = (1, 16), 3
+COLUMNS = ("all records", "without its shapes")
+SIX = {
+    ("4x1", (0.6,)),
+    ("1x1", (0.6,)),
+    *(("4x1+1x1", s) for s in ((0.63, 0.97), (0.65, 0.95), (0.7, 0.9), (0.8, 0.8))),
+}
+FUSED, A_LEVEL = ("hbs.c", "hbs.cuda"), ("hbs.c_levels", "hbs.levels")
+SINGLE = {"hbs.c_levels": ("bsr.c", "csr.c"), "hbs.levels": ("bsr.cuda", "csr.cuda")}  # what runs a level alone
+
+
+@dataclass
+class Models:
+    """The models of one machine, fitted once for each thing they may not know."""
+
+    results: Path
+    machine: str
+    _made: dict[Any, FittedModels]
+
+    def of(self, column: str, network: Network) -> FittedModels:
+        about = column if column == COLUMNS[0] else (column, network.name)
+        if about not in self._made:
+            leave_out: Callable[[Case], bool] | None = None if column == COLUMNS[0] else in_network(network)
+            self._made[about] = load_models(self.results, self.machine, None, leave_out)
+        return self._made[about]
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def within(share: float, most: float) -> str:
+    return f"{100 * share:+.1f} %{'' if abs(share) <= most else ' NO'}"
+
+
+def plan_text(record: Record) -> str:
+    """`dense`, the one pattern of all pruned layers, or `mixed`."""
+    found = {
+        f"{about['pattern']} {about['params'].get('block', '')} {percent(about['sparsity'] or 0)}"
+        for about in record.case.params["plan"].values()
+    }
+    return " ".join(found.pop().split()) if len(found) == 1 else "mixed" if found else "dense"
+
+
+# Networks -----------------------------------------------------------------------------------------------------------
+
+
+def networks(records: Sequence[Record], models: Models) -> Iterator[str]:
+    """A line for each verified network, plan, batch and column; then what is missing."""
+    measured = [record for record in records if is_rest(record)]
+    seen: dict[tuple[str, int], set[str]] = defaultdict(set)
+    yield row("network", "batch", "plan", "predicted", "speedup", "measured", "off", "seconds off: dense, planned")
+    yield row(*["---"] * 8)
+    for record in sorted(measured, key=lambda record: (network_of(record), record.case.n, plan_text(record))):
+        if record.outcome != "ok":
+            yield row(network_of(record), record.case.n, plan_text(record), record.outcome, record.reason, "", "NO", "")
+            continue
+        seen[network_of(record), record.case.n].add(plan_text(record))
+        for column in COLUMNS:
+            yield one_network(record, records, models, column)
+    for network in NETWORKS:
+        for batch in BATCHES:
+            if (count := len(seen[network, batch])) < PLANS:
+                yield row(network, batch, f"{count} of {PLANS} plans were verified", "", "", "", "NO", "")
+
+
+def network_of(record: Record) -> str:
+    return record.case.source.file if record.case.source else ""
+
+
+def one_network(record: Record, records: Sequence[Record], models: Models, column: str) -> str:
+    network, batch = Network.load(resolve_network(network_of(record))), record.case.n
+    measured = Measured.of(record)
+    rest_s = measured_rest(records, network, batch, models.machine, but=record.key) or measured.dense.rest_s
+    about = network.name, batch, plan_text(record), column
+    try:
+        guess = predict(
+            network,
+            models.of(column, network),
+            measured.plan(network),
+            batch=batch,
+            machine=models.machine,
+            rest_s=rest_s,
+        )
+    except BadInput as error:
+        return row(*about, str(error).split(";")[0], "", "NO", "")
+    found = Against(guess, measured)
+    speedup, whole = found.speedup, found.whole_s
+    assert speedup is not None
+    assert whole is not None
+    seconds = ", ".join(within(side.share, SECONDS_WITHIN) for side in whole)
+    off = within(speedup.share, SPEEDUP_WITHIN)
+    return row(*about, f"{speedup.predicted:.2f}x", f"{speedup.measured:.2f}x", off, seconds)
+
+
+# HBS ----------------------------------------------------------------------------------------------------------------
+
+
+def hbs(records: Sequence[Record], models: Models) -> Iterator[str]:
+    """A line for each configuration, kernel and batch: sums over all layers, and the mean error of a layer's ratio."""
+    network = Network.load(resolve_network("resnet50-v2"))
+    yield row("batch", "configuration", "kernel", "layers", "predicted", "speedup", "measured", "off", "mean of layers")
+    yield row(*["---"] * 9)
+    groups: dict[tuple[int, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.suite == "hbsnn" and record.outcome == "ok" and record.case.conv and configuration(record.case):
+            groups[record.case.conv.batch, configuration(record.case), record.kernel].append(record)
+    for (batch, config, kernel), group in sorted(groups.items()):
+        for how, asked in ways(kernel):
+            for column in COLUMNS:
+                try:
+                    told = one_configuration(group, network, models.of(column, network), models.machine, asked)
+                except BadInput as error:
+                    told = (str(error).split(";")[0], "", "NO", "")
+                yield row(batch, config, f"{kernel} ({how})", len(group), column, *told)
+    for config in sorted(map(config_text, SIX)):
+        if not any(config == found for _, found, _ in groups):
+            yield row("", config, "was not measured", "", "", "", "", "NO", "")
+
+
+def ways(kernel: str) -> list[tuple[str, str]]:
+    """(how it is predicted, the kernels that are asked): a kernel a level by equation 2, and by its own law."""
+    if kernel in A_LEVEL:
+        return [("levels, equation 2", " + ".join(SINGLE[kernel])), ("levels, its own law", kernel)]
+    return [("fused" if kernel in FUSED else "one level", kernel)]
+
+
+def configuration(case: Case) -> str:
+    """The configuration of `case`, where it is one of the six; else nothing."""
+    if case.pattern == "dense":
+        return ""
+    about = block_text(case), tuple(sparsity or 0.0 for sparsity in level_sparsities(case))
+    return config_text(about) if about in SIX else ""
+
+
+def config_text(about: tuple[str, tuple[float, ...]]) -> str:
+    blocks, sparsities = about
+    pairs = zip(blocks.split("+"), sparsities, strict=True)
+    return " + ".join(f"{block}/{100 * sparsity:.0f}" for block, sparsity in pairs)
+
+
+def one_configuration(
+    group: Sequence[Record], network: Network, models: FittedModels, machine: str, kernels: str
+) -> tuple[str, str, str, str]:
+    """(speedup predicted, measured, how far off, mean error of a layer) over the layers that `group` measured."""
+    calls = calls_of(network)
+    place, dense, planned = models.place(machine), [], []
+    for record in group:
+        times = calls.get(shape_of(record.case), 1)
+        base_s = record.median_s(kernel=record.best_baseline(total=True)) or 0.0
+        dense.append((times * models.dense_time(record.case, place).time_s, times * base_s))
+        planned.append(
+            (times * models.sparse_time(record.case, place, kernels).time_s, times * (record.median_s() or 0.0))
+        )
+    ratios = np.array(dense) / np.array(planned)  # [layers, (predicted, measured)]
+    predicted, measured = np.sum(dense, 0) / np.sum(planned, 0)
+    mean = float(np.mean(np.abs(ratios[:, 0] / ratios[:, 1] - 1)))
+    return (
+        f"{predicted:.2f}x",
+        f"{measured:.2f}x",
+        within(predicted / measured - 1, SPEEDUP_WITHIN),
+        percent(round(mean, 3)),
+    )
+
+
+def calls_of(network: Network) -> Mapping[Any, int]:
+    """How often each shape runs."""
+    found: dict[Any, int] = defaultdict(int)
+    for layer in network.layers:
+        found[shape_of(layer.case())] += layer.calls
+    return found
+
+
+def shape_of(case: Case) -> Any:
+    conv = case.conv
+    assert conv is not None or case.op == "gemm"
+    return case.m, case.k, conv and (conv.c, conv.h, conv.w, conv.kh, conv.stride)
+
+
+def main(results: Path) -> int:
+    """0 where every line holds, 1 where one does not, 2 without records."""
+    try:
+        records = read_records(results)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    missed = False
+    for machine in sorted({record.machine for record in records}):
+        own, models = [record for record in records if record.machine == machine], Models(results, machine, {})
+        for title, table in (("networks", networks), ("HBS on ResNet-50-v2", hbs)):
+            print(f"\n{machine}: {title}\n")
+            for line in table(own, models):
+                missed |= " NO" in line
+                print(line, flush=True)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

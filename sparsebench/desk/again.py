@@ -1,0 +1,111 @@
+"""Two runs of the same trials: the noise floor, which no model can beat, and a judge that no fit has seen.
+
+Records of one case and kernel, made of the same code and started at least APART apart, are two runs of it: lines that
+`run --fresh` appended, or a second results folder. A law is then fitted to the first and judged on the second, and
+
+    noise floor = median |log(T1 / T2)|
+
+says how far the clock agrees with itself, of paired ratios and of plain seconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsebench.desk.observe import Observation
+from sparsebench.errors import StoreError
+from sparsebench.record import Record
+from sparsebench.store import read_lines
+
+APART = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """Median |log| of the second run over the first, of `n` timings: of paired ratios, and of plain seconds."""
+
+    n: int
+    ratio: float
+    seconds: float
+
+
+def pairs(records: Iterable[Record]) -> list[tuple[Record, Record | None]]:
+    """The newest record of each trial, with the newest that is of the same code and APART older, if there is one.
+
+    A trial is a machine, a case, a kernel, caches and threads; records of other code are passed over.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        about = (record.machine, record.case.identity, record.kernel, record.protocol.cache, record.protocol.threads)
+        groups[about].append(record)
+    newest = [_newest(group) for group in groups.values()]
+    return [(record, _earlier(record, group)) for record, group in zip(newest, groups.values(), strict=True)]
+
+
+def _newest(group: Sequence[Record]) -> Record:
+    """Of equal starts the last that was read."""
+    return max(reversed(group), key=lambda record: record.started_at) if len(group) > 1 else group[0]
+
+
+def _earlier(newest: Record, group: Sequence[Record]) -> Record | None:
+    if len(group) < 2 or newest.outcome != "ok" or not (at := _when(newest)):
+        return None
+    able = [
+        record
+        for record in group
+        if record.outcome == "ok"
+        and record.source_sha == newest.source_sha
+        and (when := _when(record))
+        and when <= at - APART
+    ]
+    return max(able, key=lambda record: record.started_at, default=None)
+
+
+def _when(record: Record) -> datetime | None:
+    try:
+        return datetime.fromisoformat(record.started_at)
+    except ValueError:
+        return None
+
+
+def noise_floor(group: Sequence[Observation]) -> NoiseFloor | None:
+    """How far two runs of `group` agree; None where nothing was timed twice."""
+    twice = [seen for seen in group if seen.twice]
+    if not twice:
+        return None
+    ratio = [abs(float(np.log(seen.judged_s / seen.first_s))) for seen in twice]
+    seconds = [abs(float(np.log(seen.plain_s / seen.first_plain_s))) for seen in twice]
+    return NoiseFloor(len(twice), float(np.median(ratio)), float(np.median(seconds)))
+
+
+def every_line(results: Path, machine: str | None = None) -> Iterator[Record]:
+    """Every record in `results`/<machine>/*.jsonl, those too that a newer line of the same key replaces.
+
+    StoreError when the folder is missing or holds no records of that machine.
+    """
+    if not results.is_dir():
+        raise StoreError(
+            f"results folder {results} was not found; `sparsebench run SUITE --results {results}` makes it"
+        )
+    folders = [results / machine] if machine else sorted(path for path in results.iterdir() if path.is_dir())
+    paths = [path for folder in folders for path in sorted(folder.glob("*.jsonl")) if path.name != "peaks.jsonl"]
+    found = False
+    for path in paths:
+        for record in read_lines(path):
+            found = True
+            yield record
+    if not found:
+        where = f"of machine {machine} " if machine else ""
+        raise StoreError(f"no records {where}were found in {results}; make some with `sparsebench run SUITE`")
+
+
+def first_runs(found: Iterable[tuple[Record, Record | None]]) -> list[Record]:
+    """Of each trial its first run, or its only one."""
+    return [earlier or newest for newest, earlier in found]

@@ -1,0 +1,156 @@
+"""SparseLinear and SparseConv2d: layers of torch whose product one of this project's kernels computes.
+
+They stand where torch's own stood, and activations flow between them as torch keeps them: [tokens, features] is the
+`batch` layout, images are [batch, c, h, w]. A kernel that only takes [k, n] is handed a transposed copy, and its
+answer is transposed back: that layout change is part of the layer's time, as it is part of what predict adds up. A
+dense kernel makes a layer in the same way, so that the best dense network is built of the same parts.
+
+A library's convolution takes images as they lie and leaves them as it likes: oneDNN with packed weights answers in
+channels_last, and takes it again from the layer before. Bringing each answer back would cost the best dense network of
+ResNet-50 a third of its time (batch 1: 95 ms of convolutions so, 120 from and 166 from and to [c, h, w], one Cascade
+Lake core). A sparse kernel behind such a layer copies the image to [c, h, w] first, and that is its layout change.
+
+A layer is made for one shape of X: batch and tokens are fixed, because kernels are bound to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# torch: the framework whose layers these replace.
+import torch
+from torch import nn
+
+from sparsebench.case import Case
+from sparsebench.errors import BadInput
+from sparsebench.kernel import Kernel
+from sparsebench.lab.movable import Movable, NetworkToolchain, aligned, movable
+from sparsebench.patterns import Draw
+
+
+@dataclass(slots=True, eq=False)
+class Product:
+    """W X of one layer by one kernel, and the seconds it took since `spent_s` was set to 0.
+
+    case      as the network asks it: layout `batch` for a linear layer
+    pack_s    seconds from the dense matrix to a kernel ready to run
+    nbytes    of the stored W; `nnz` entries of it
+    """
+
+    case: Case
+    moved: Movable
+    pack_s: float
+    nbytes: int
+    nnz: int
+    spent_s: float = 0.0
+    now_s: Callable[[], float] = time.perf_counter
+
+    @property
+    def changes_layout(self) -> bool:
+        """Whether X and Y are transposed on their way."""
+        return self.case.conv is None and self.moved.case.layout != self.case.layout
+
+    @property
+    def takes_any_strides(self) -> bool:
+        """Whether X may lie as the layer before left it: a library's convolution, called with today's tensor."""
+        return self.case.conv is not None and self.moved.way == "arguments"
+
+    def __call__(self, x: Any) -> Any:
+        """Y of X: [n, m] of [n, k], contiguous; or [batch, m, oh, ow] of [batch, c, h, w]."""
+        start_s = self.now_s()
+        if not self.takes_any_strides:
+            x = aligned(x)
+        y = self.moved(x.T.contiguous()).T.contiguous() if self.changes_layout else self.moved(x)
+        self.spent_s += self.now_s() - start_s
+        return y
+
+
+def product_of(w: np.ndarray, draw: Draw, case: Case, kernel: Kernel, toolchain: NetworkToolchain) -> Product:
+    """The product of W [m, k], kept where `draw` says, by `kernel`."""
+    native = kernel.native(case)
+    start_s = time.perf_counter()
+    packed = kernel.format.from_dense(w, draw.mask, draw.structure)
+    pack_s = time.perf_counter() - start_s
+    moved = movable(kernel, native, packed, toolchain)
+    return Product(case, moved, pack_s + moved.prepare_s, packed.nbytes, packed.nnz)
+
+
+class _KernelLayer(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
+    """What both layers share: a product and the bias of the layer it replaces."""
+
+    def __init__(self, product: Product, bias: Any = None) -> None:
+        super().__init__()
+        self.product, self.bias = product, bias
+
+    def extra_repr(self) -> str:
+        """For print(network)."""
+        return f"{self.product.case.describe()}, {self.product.moved.kernel.name}"
+
+    def _fits(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        if shape != wanted:
+            raise BadInput(
+                f"{type(self).__name__} was made for activations {list(wanted)}, found {list(shape)}; a kernel is "
+                f"bound to one batch and size, make another layer for these"
+            )
+
+
+class SparseLinear(_KernelLayer):
+    """y = x W^T + bias for x [..., k], all dimensions but the last making n columns."""
+
+    def forward(self, x: Any) -> Any:
+        """[..., m] of x [..., k]."""
+        case = self.product.case
+        rows = x.reshape(-1, x.shape[-1])
+        self._fits(tuple(rows.shape), (case.n, case.k))
+        y = self.product(rows)
+        if self.bias is not None:
+            y += self.bias
+        return y.view(*x.shape[:-1], case.m)
+
+
+class SparseConv2d(_KernelLayer):
+    """The convolution of x [batch, c, h, w] with filters that are the rows of W [m, c kh kw]."""
+
+    def forward(self, x: Any) -> Any:
+        """[batch, m, oh, ow] of x [batch, c, h, w]."""
+        conv = self.product.case.conv
+        assert conv is not None
+        self._fits(tuple(x.shape), (conv.batch, conv.c, conv.h, conv.w))
+        y = self.product(x)
+        if self.bias is not None:
+            y += self.bias.view(-1, 1, 1)
+        return y
+
+
+def matrix_of(layer: Any) -> np.ndarray:
+    """W [m, k] of an nn.Linear or nn.Conv2d, over the same memory."""
+    weight: np.ndarray = layer.weight.detach().numpy()
+    return weight.reshape(len(weight), -1)
+
+
+def replacing(layer: Any, product: Product) -> Any:
+    """The layer that computes `product` in the place of `layer`, an nn.Linear or nn.Conv2d, with its bias."""
+    kind = SparseConv2d if isinstance(layer, nn.Conv2d) else SparseLinear
+    return kind(product, None if layer.bias is None else layer.bias.detach())
+
+
+def sparse_layer(layer: Any, case: Case, kernel: Kernel, draw: Draw, toolchain: NetworkToolchain) -> Any:
+    """`layer` pruned as `draw` says and run by `kernel`; BadInput unless it is the layer that `case` asks about."""
+    _demand(layer, case)
+    return replacing(layer, product_of(matrix_of(layer), draw, case, kernel, toolchain))
+
+
+def _demand(layer: Any, case: Case) -> None:
+    kind = nn.Conv2d if case.conv else nn.Linear
+    if not isinstance(layer, kind) or matrix_of(layer).shape != (case.m, case.k):
+        raise BadInput(
+            f"the case asks for {kind.__name__} with W [{case.m}, {case.k}], found {layer}; give the layer of that case"
+        )
+
+
+__all__ = ["Product", "SparseConv2d", "SparseLinear", "matrix_of", "product_of", "replacing", "sparse_layer", "torch"]
