@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from replay import MACHINE, World, broken, kept_of, power_rate, smooth_rate, usual_arms, usual_world
 
 from sparsebench.case import Case

@@ -13,7 +13,7 @@ from sparsebench.store import read_machines, read_peaks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """Peaks in seconds' worth: what a roofline is drawn from.
+    """What a roofline is drawn from, and what makes work come in waves.
 
     flops_per_s  by dtype: the tensor units' where there are such, else of fused multiply-adds
     processors   streaming multiprocessors of a GPU, 1 for a CPU: work comes in waves of so many tiles

@@ -1,10 +1,10 @@
 """The law that speaks for one part of one setting: chosen among all by left-out shapes, with an interval that holds.
 
 Every law is fitted to the first run of the timings and judged on the second, where there are two; the one with the
-least mean |log error| of the paired ratio on left-out shapes speaks, the simpler of two that are within 2 %. Shapes
-that had to be extrapolated are passed over in this: they are few, and a law that goes astray there says so. Four
-choices from one list of errors leave the errors printed all but honest. Its hyperparameters are kept, and it is
-fitted again to both runs.
+least mean |log error| of the paired ratio on left-out shapes speaks, the simpler of two that are within 2 %. An error
+counts as MOST at most, since the few shapes at the ends of the range must be extrapolated, and a law that goes astray
+there says so. Four choices from one list of errors leave the errors printed all but honest. The hyperparameters of
+the chosen one are kept, and it is fitted again to both runs.
 
 The interval is conformal over shapes (conformal.py). It widens with the distance to the nearest measured value of each
 axis, by what left-out values of that axis showed, and outside what was measured by what left-out ends showed. It is
@@ -36,6 +36,7 @@ from sparsebench.errors import ModelError
 
 LAWS: Mapping[str, type[Law]] = {law.name: law for law in (Irf, IrfN, Roofline, Learned)}  # the simplest first
 BEST = "best"
+MOST = 0.5  # in log terms
 _GOOD_ENOUGH, _NOISE = 1.02, 1e-4  # a later law must be 2 % better, and by more than rounding
 _UNKNOWN = "too few points to hold any out, so the error is unknown"
 _WAYS = {"sparsity": "sparsities", "bh": "blocks", "bw": "blocks", "n": "ns"}  # the way that tries an axis; else shapes
@@ -186,12 +187,19 @@ def _errors(ways: Mapping[str, Told], seen: Seen) -> tuple[HeldOut, ...]:
 
 def _best(found: Mapping[str, Mapping[str, Told]], seen: Seen) -> str:
     """The first law within 2 % of the least mean |log error|, on shapes, or cells where there are too few shapes."""
-    scores = {name: float(np.abs(_inside(ways, seen)[0]).mean()) for name, ways in found.items() if ways}
+    scores = {name: _score(ways, seen) for name, ways in found.items()}
     known = {name: score for name, score in scores.items() if math.isfinite(score)}
     if not known:
         return next((name for name in found if name != Roofline.name), next(iter(found)))
     most = _GOOD_ENOUGH * min(known.values()) + _NOISE
     return next(name for name, score in known.items() if score <= most)
+
+
+def _score(ways: Mapping[str, Told], seen: Seen) -> float:
+    one = ways.get("shapes") or ways.get("cells")
+    log = np.abs(one.log(seen)) if one else np.empty(0)
+    known = log[np.isfinite(log)]
+    return float(np.minimum(known, MOST).mean()) if len(known) else math.inf
 
 
 def _inside(ways: Mapping[str, Told], seen: Seen) -> tuple[np.ndarray, np.ndarray]:

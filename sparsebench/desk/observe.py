@@ -222,8 +222,8 @@ def dense_times(observations: Iterable[Observation]) -> DenseTimes:
     return {about: float(np.median(times_s)) for about, times_s in groups.items()}
 
 
-def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:
-    """Every timed dense kernel: from its own record, and wherever it ran as the baseline of a sparse one."""
+def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Observation]]:
+    """Every timed dense kernel with its record: its own, or that of a sparse kernel whose baseline it was."""
     cases: dict[tuple[Any, ...], Case] = {}
     for record, kernel, cache in _dense_sides(records):
         about = _problem(record.case, record.machine, kernel, cache, record.protocol.threads)
@@ -233,7 +233,7 @@ def dense_observations(records: Iterable[Record]) -> Iterator[Observation]:
         time_s = _median(_rounds(record, kernel, cache))
         setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
         interval = partial(_interval, record, kernel, cache)
-        yield Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, interval)
+        yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, interval)
 
 
 def _dense_sides(records: Iterable[Record]) -> Iterator[tuple[Record, str, str]]:
