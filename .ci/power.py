@@ -1,10 +1,10 @@
 """Does compare find a kernel that was made slower on purpose? Usage: power.py FOLDER [options]; --help lists them.
 
-A plugin wraps a shipped kernel eight times over. In base runs each copy takes its usual time; in new runs five still do,
-and three wait after each call for 3, 5 and 10 % of the time it took. (To repeat rows of the product is no slow-down of
-a known size, since each call packs X once more.) All runs go through `sparsebench run --plugin`, and then `sparsebench
-compare` says what it finds. The plugin's text differs between the sides, so that compare cannot know which copies are
-unchanged. The copies of a dense kernel are marked as lossy, since such a kernel is never a baseline.
+A plugin wraps a shipped kernel eight times over. In base runs each copy takes its usual time; in new runs five still
+do, and three wait after each call for 3, 5 and 10 % of the time it took. (To repeat rows of the product is no slow-down
+of a known size, since each call packs X once more.) All runs go through `sparsebench run --plugin`, and then
+`sparsebench compare` says what it finds. The plugin's text differs between the sides, so that compare cannot know which
+copies are unchanged. The copies of a dense kernel are marked as lossy, since such a kernel is never a baseline.
 
 Prints detection and false-alarm rates beside what was wanted; exit status 1 where one is missed. FOLDER keeps plugins,
 suite and records.

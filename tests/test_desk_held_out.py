@@ -24,7 +24,7 @@ LATER = "2026-11-21T09:31:00.000+00:00"
 
 def seen_of(records, kernel="bsr.c", found=None):
     found = found or pairs(records)
-    usual = dense_times(dense_observations(record for record, _ in found))
+    usual = dense_times(seen for _, seen in dense_observations(record for record, _ in found))
     group = [seen for seen in sparse_observations(found, usual, usual) if seen.setting.kernel == kernel]
     return Seen.of(group, [NOTHING] * len(group)), group
 

@@ -74,7 +74,9 @@ def export_asv(results: Path, out: Path, machine: str | None = None, commit: str
     """
     asv, of = _asv(), find_commit(commit or "HEAD")
     exported = ExportedAsv(of.hash)
-    environments = _environments(filterfalse(is_rest, each_record(results, machine)), exported, installed_only=commit is None)
+    environments = _environments(
+        filterfalse(is_rest, each_record(results, machine)), exported, installed_only=commit is None
+    )
     if not environments:
         raise StoreError(
             f"all {exported.left_out} records in {results} are of kernels whose sources are not those installed here;"

@@ -45,9 +45,12 @@ def fit(
     found = pairs(record for record in records if not is_rest(record) and not (leave_out and leave_out(record.case)))
     newest, twice = [record for record, _ in found], any(earlier for _, earlier in found)
     every = [*newest, *(earlier for _, earlier in found if earlier)]
-    known, first = hardware or {}, first_runs(found)
-    dense, usual = _dense(every, known)
-    first_dense, first_usual = _dense(first, known) if twice else (dense, usual)
+    known, first = hardware or {}, {id(record) for record in first_runs(found)}
+    seen = list(dense_observations(every))
+    dense, usual = _dense([one for _, one in seen], known)
+    first_dense, first_usual = dense, usual
+    if twice:
+        first_dense, first_usual = _dense([one for record, one in seen if id(record) in first], known)
     sparse = {}
     for setting, group in _by_setting(sparse_observations(found, usual, first_usual)).items():
         again = any(seen.twice for seen in group)
@@ -57,9 +60,8 @@ def fit(
     return FittedModels(law, sparse, dense, len(newest), _left_out(newest), known)
 
 
-def _dense(records: Iterable[Record], known: Mapping[str, Hardware]) -> tuple[dict[Setting, DenseModel], DenseTimes]:
+def _dense(seen: Sequence[Observation], known: Mapping[str, Hardware]) -> tuple[dict[Setting, DenseModel], DenseTimes]:
     """The dense models, and the usual times under them."""
-    seen = list(dense_observations(records))
     models = {
         setting: DenseModel.fit(group, known.get(setting.machine, Hardware()))
         for setting, group in _by_setting(seen, kernel=DENSE).items()
