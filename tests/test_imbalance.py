@@ -109,6 +109,5 @@ def test_committed_records_keep_their_keys():
                 assert record.case.to_json() == json.loads(line)["case"]
                 asked = (record.case, record.kernel, record.source_sha, record.baselines)
                 assert record_key(*asked, record.machine, record.protocol, record.versions) == record.key
-                assert record.case.origin in ("random", "magnitude")
                 seen += 1
     assert seen > 20
