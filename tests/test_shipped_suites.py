@@ -54,7 +54,7 @@ def test_quick_stays_quick(tmp_path: Path) -> None:
         "rbgp4.c": 10,
     }
     assert len({trial.case.problem.key for trial in trials}) == 7
-    assert made.protocol.budget_s * len(trials) < 140  # seconds: packing and checking take the rest of three minutes
+    assert made.protocol.budget_s * len(trials) < 155  # seconds: packing and checking take the rest of three minutes
 
 
 SWEEPS = {"sweep": 40, "sweep-conv": 40, "sweep-bf16": 40}  # least shapes of each kernel
