@@ -71,7 +71,6 @@ class Cluster:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
-                cwd=self.folder,
                 env={**os.environ, **self.environment, "PYTHONPATH": paths},
                 stdout=log,
                 stderr=log,
