@@ -12,6 +12,7 @@ from sparsebench.case import Case
 from sparsebench.desk.fit import fit
 from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.irf import irf, speedup_by_equation_2
+from sparsebench.desk.model import Prediction, to_choose
 from sparsebench.errors import ModelError
 
 SHAPES = [(256, 512), (512, 512), (768, 3072), (1024, 1024)]
@@ -382,6 +383,22 @@ def test_a_format_that_cannot_store_a_pattern_is_never_chosen(noisy):
 
 
 # --- which records count ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("law", "chosen"),
+    [((0.8, 1.1), "measured"), ((0.8, 0.95), "law"), ((0.8, math.inf), "measured")],
+)
+def test_a_measured_time_gives_way_only_to_a_prediction_that_is_surely_less(law, chosen):
+    low, high = law
+    guesses = [
+        Prediction(1.0, 0.99, 1.01, measured=True, kernel="measured"),
+        Prediction(1.2, 1.19, 1.21, measured=True, kernel="slower"),
+        Prediction(0.9, low, high, kernel="law"),
+    ]
+    assert to_choose(guesses, lambda guess: guess).kernel == chosen
+    assert to_choose(guesses[2:], lambda guess: guess).kernel == "law"
+    assert to_choose([], lambda guess: guess) is None
 
 
 def test_matrices_without_nonzeros_are_left_out_and_counted():

@@ -18,7 +18,7 @@ from sparsebench.case import Case, Layout
 from sparsebench.desk.advise_arms import Arm, known_arms
 from sparsebench.desk.fitted import FittedModels, Place
 from sparsebench.desk.irf import irf
-from sparsebench.desk.model import Prediction
+from sparsebench.desk.model import Prediction, to_choose
 from sparsebench.desk.observe import DENSE, kept_share
 from sparsebench.desk.predict import UNPRUNABLE, Interval, LayerPrediction, NetworkPrediction
 from sparsebench.errors import ModelError
@@ -134,7 +134,7 @@ class Asker:
             for arm, sparsity in choices
             for case, kernel in self._questions(arm, sparsity, problem)
         ]
-        best = _best(found)
+        best = to_choose(found, lambda one: one[0])
         if best is None or (not keep and best[0].time_s >= dense.time_s):
             return LayerPrediction(layer, problem, dense, None, None, "" if layer.prunable else UNPRUNABLE), None
         sparse, arm, case = best
@@ -167,10 +167,3 @@ class Asker:
         """Remember what `kernel` takes for `cases` of one op: measured, or by its law."""
         told = self.fitted.sparse_times(cases, self.place, kernel)
         self._sparse_times |= {(case.identity, kernel): guess for case, guess in zip(cases, told, strict=True)}
-
-
-def _best(found: Sequence[tuple[Prediction, Arm, Case]]) -> tuple[Prediction, Arm, Case] | None:
-    """The one to advise: the least time, but for a measured time that a prediction does not surely beat."""
-    best = min(found, key=lambda one: (one[0].extrapolated, one[0].time_s), default=None)
-    timed = min((one for one in found if one[0].measured), key=lambda one: one[0].time_s, default=None)
-    return timed if best and timed and best[0].high_s >= timed[0].time_s else best

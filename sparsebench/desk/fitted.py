@@ -1,9 +1,10 @@
 """All models of a results folder, asked by case and kept as readable JSON.
 
 Who may answer a case is decided by the format's patterns, as in the lab; among several the model's choice is the
-least predicted time, measured ranges before extrapolated ones. Levels that no kernel runs together are added up by
-equation 2, and a level that adds to Y reads it first: m n values at the machine's measured rate. A question that
-nothing was measured for is a ModelError that says what to run: nothing is guessed, and nothing vanishes from a sum.
+least predicted time, measured ranges before extrapolated ones, and a measured time before a prediction that is not
+surely less. Levels that no kernel runs together are added up by equation 2, and a level that adds to Y reads it first:
+m n values at the machine's measured rate. A question that nothing was measured for is a ModelError that says what to
+run: nothing is guessed, and nothing vanishes from a sum.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sparsebench.desk.dense import DenseModel
 from sparsebench.desk.hardware import Hardware
 from sparsebench.desk.irf import SINGLE, irf, part_of
 from sparsebench.desk.judged import BEST, LAWS
-from sparsebench.desk.model import HeldOut, Prediction
+from sparsebench.desk.model import HeldOut, Prediction, to_choose
 from sparsebench.desk.observe import DENSE, Setting, blocks_of, kept_share, level_sparsities
 from sparsebench.desk.points import NOTHING
 from sparsebench.desk.sparse import SparseModel
@@ -135,7 +136,9 @@ class FittedModels:
             found.append(self._equation_2(case, place, [None] * len(blocks_of(case))))
         if not found:
             raise ModelError(_missing("any kernel", case, place.setting(case, "*"), self.kernels(case, place), "*"))
-        return min(found, key=lambda guess: (guess.extrapolated, guess.time_s))
+        chosen = to_choose(found, lambda guess: guess)
+        assert chosen is not None
+        return chosen
 
     def _able(self, case: Case, place: Place) -> list[str]:
         """Kernels whose format takes the case's pattern and whose model knows its levels."""

@@ -12,9 +12,9 @@ Decisions that govern the whole desk:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,21 @@ class Prediction:
     measured: bool = False
     why: str = ""
     kernel: str = ""
+
+
+T = TypeVar("T")
+
+
+def to_choose(found: Sequence[T], told: Callable[[T], Prediction]) -> T | None:
+    """Of `found`, each with what is `told` of it, the one to run: the least time, extrapolated ones last.
+
+    A measured time gives way only to a prediction whose whole interval is less. None where nothing was found.
+    """
+    best = min(found, key=lambda one: (told(one).extrapolated, told(one).time_s), default=None)
+    timed = min((one for one in found if told(one).measured), key=lambda one: told(one).time_s, default=None)
+    if best is None or timed is None:
+        return best
+    return timed if told(best).high_s >= told(timed).time_s else best
 
 
 @dataclass(frozen=True, slots=True)
