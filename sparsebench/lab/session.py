@@ -24,10 +24,12 @@ def work(docket: Docket, device: Executor) -> None:
     if docket.claim_peaks():
         _peaks(docket, device)
     while problem := docket.take(lambda: device.gone):
+        visited = False
         try:
             _Session(docket, device, problem).run()
+            visited = True
         finally:
-            docket.give_back(problem)
+            docket.give_back(problem, visited=visited)
 
 
 def _peaks(docket: Docket, device: Executor) -> None:
@@ -49,14 +51,14 @@ class _Session:
     problem: Problem
 
     def run(self) -> None:
-        """Make a record of every trial that has none, the time limit permitting."""
+        """Make a record of every trial of this visit that has none, the time limit permitting."""
         problem, docket = self.problem, self.docket
         try:
             if problem.baselines is None:
                 problem.dense = [trial for trial in problem.dense if not self._skipped(trial)]
                 problem.baselines = self._baselines(list(problem.dense))
                 problem.dense.clear()
-            while problem.sparse:
+            for _ in range(problem.of_this_visit):
                 self._measure(problem.sparse[0], problem.baselines)
                 problem.sparse.popleft()
         except _Hopeless as hopeless:
