@@ -75,7 +75,7 @@ class Problem:
     """The trials of one dense question that have no record of this run yet.
 
     later   those that broke a worker in an earlier run: after all others, so that a quarantine cannot starve these
-    visit   how many sparse trials a device takes at a time, 0 for none
+    visit   how many sparse trials a device takes at a time, at least 1
     losses  requests under way when a device went away
     """
 
@@ -114,8 +114,9 @@ def problems_of(trials: Sequence[Trial], ledger: Ledger) -> Iterator[Problem]:
                 dense.append(trial)
             else:
                 (later if ledger.broke(trial) else sparse).append(trial)
-        visits = min(VISITS, max(1, round(len(sparse) / USUAL_VISIT)))
-        yield Problem(dense, sparse, later, math.ceil(len(sparse) / visits))
+        count = len(sparse) + len(later)
+        visits = min(VISITS, max(1, round(count / USUAL_VISIT)))
+        yield Problem(dense, sparse, later, max(1, math.ceil(count / visits)))
 
 
 @dataclass(slots=True, eq=False)
