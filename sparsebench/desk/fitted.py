@@ -29,7 +29,7 @@ from sparsebench.desk.sparse import SparseModel
 from sparsebench.errors import ModelError
 from sparsebench.formats import FORMATS
 
-SCHEMA = 2
+SCHEMA = 3  # 1: one law; 2: four laws; 3: features of the learned law
 IN_A_NETWORK = "weights_cold"
 
 
@@ -220,7 +220,7 @@ class FittedModels:
         """The models that `to_json` wrote; ModelError on anything else."""
         if isinstance(data, Mapping) and data.get("schema") in range(1, SCHEMA):
             raise ModelError(
-                f"a model file of schema {data['schema']}, which knew one law; this reads schema {SCHEMA}; "
+                f"a model file of schema {data['schema']}, whose laws were others; this reads schema {SCHEMA}; "
                 f"`sparsebench fit` writes one from the same records"
             )
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA or data.get("law") not in (BEST, *LAWS):
