@@ -16,7 +16,8 @@ from sparsebench.formats import Dense
 from sparsebench.kernel import Kernel, Launch, load_kernels
 from sparsebench.lab.build import missing_need
 from sparsebench.lab.modules import SparseConv2d, SparseLinear, product_of, replacing, sparse_layer
-from sparsebench.lab.movable import MovedWrong, NetworkToolchain, case_x, movable
+from sparsebench.lab.movable import MovedWrong, movable
+from sparsebench.lab.movable_cpu import NetworkToolchain
 from sparsebench.lab.verify_bench import with_layers
 from sparsebench.machine import Machine
 
@@ -89,7 +90,7 @@ def test_every_kernel_answers_wherever_x_and_y_lie(name, case, toolchain):
     torch.manual_seed(0)
     before = kept = None
     for _ in range(3):
-        x = torch.randn(case_x(case).shape)
+        x = torch.randn(toolchain.place(case).shape)
         y = product(x)
         assert y.is_contiguous() or product.takes_any_strides
         assert torch.allclose(y.double(), exact(w, case, x), atol=1e-4)
@@ -117,9 +118,9 @@ def test_how_a_launch_follows(name, way, toolchain):
     _, product = made(replace(PATTERNS[kernel.format.name], n=8, layout="batch"), kernel, toolchain)
     assert product.moved.way == way
     assert product.changes_layout == (name == "csr.scipy")
-    assert product.spent_s == 0
+    assert product.lap.spent_s == 0
     product(torch.randn(8, 48))
-    assert product.spent_s > 0
+    assert product.lap.spent_s > 0
 
 
 def test_a_launch_that_looks_elsewhere_is_refused(toolchain):

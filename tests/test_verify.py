@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from sparsebench.cli import main
+from sparsebench.cli.verify import LEVELS, _runs
 from sparsebench.errors import BadInput, Refused
 from sparsebench.kernel import load_kernels
 from sparsebench.lab import verify, verify_bench
 from sparsebench.lab.ready import WrongAnswer
+from sparsebench.lab.sides import CpuSide
 from sparsebench.lab.verify import Verification, builder_of
 from sparsebench.lab.verify_bench import NetworkBench, load_builder, relative_error
+from sparsebench.lab.verify_sides import CpuNetworkSide
 from sparsebench.machine import Machine
 from sparsebench.network import Network, shipped_networks
 from sparsebench.plan import Plan
@@ -56,7 +59,7 @@ def verification(plan=None, network=TOY, **changes):
 
 
 def bench(asked):
-    return NetworkBench(asked.request(), KERNELS, QUICK, MACHINE.cache_bytes)
+    return NetworkBench(asked.request(), KERNELS, QUICK, CpuNetworkSide(CpuSide(MACHINE.cache_bytes)))
 
 
 def test_one_record_of_three_networks(tmp_path):
@@ -107,11 +110,11 @@ def test_one_wrong_weight_fails_the_check(grad_off, monkeypatch):
     """The largest weight of one layer of the planned network, off by 1 %."""
     right = verify_bench.product_of
 
-    def nudged(w, draw, case, kernel, toolchain):
+    def nudged(w, draw, case, *rest):
         if case.pattern != "dense" and w.shape == (64, 32):
             w = w.copy()
             w[np.unravel_index(np.argmax(np.abs(w)), w.shape)] *= 1.01
-        return right(w, draw, case, kernel, toolchain)
+        return right(w, draw, case, *rest)
 
     monkeypatch.setattr(verify_bench, "product_of", nudged)
     with pytest.raises(WrongAnswer, match=r"whole network against float64: network.planned is off by .* is allowed"):
@@ -197,7 +200,7 @@ def command(tmp_path, monkeypatch, capsys):
     (tmp_path / "plan.yaml").write_text(PLAN)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sparsebench", "verify", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["sparsebench", "verify", "--device", "cpu", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         return int(ended.value.code or 0), *capsys.readouterr()
@@ -215,6 +218,19 @@ def test_the_command_measures_and_compares(command):
     assert "of the error that is allowed" in err
     assert "The rest is this run's own" in err
     assert "No prediction with all records: " in err
+
+
+def test_a_gpu_that_is_not_there_is_said_so(command, monkeypatch, tmp_path):
+    monkeypatch.setattr("sparsebench.machine._gpu", lambda: None)
+    code, _, err = command(TOY, "--device", "cuda")
+    assert (code, "--device cuda was asked for, but no CUDA device was found" in err) == (2, True), err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+def test_a_kernel_a_level_is_one_kernel_on_either_device():
+    assert [_runs("bsr.c + csr.c", LEVELS["cpu"]), _runs("bsr.cuda + csr.cuda", LEVELS["cuda"])] == [*LEVELS.values()]
+    assert _runs("csr.cuda", LEVELS["cuda"]) == "csr.cuda"
+    assert {device: KERNELS[name].devices for device, name in LEVELS.items()} == {"cpu": ("cpu",), "cuda": ("cuda",)}
 
 
 def test_exit_1_where_the_answer_is_wrong(command, monkeypatch):

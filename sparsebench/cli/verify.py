@@ -18,6 +18,7 @@ from sparsebench import commands as shared
 from sparsebench.cli.app import (
     HERE,
     Batch,
+    Device,
     Json,
     MachineId,
     ModelFile,
@@ -39,10 +40,9 @@ if TYPE_CHECKING:
     from sparsebench.desk.fitted import FittedModels
     from sparsebench.desk.predict import NetworkPrediction
     from sparsebench.desk.verified import Against, Measured
-    from sparsebench.kernel import Kernel
 
 ALL, LAWS = "with all records", "without its shapes"
-LEVELS = "hbs.c_levels"  # runs what equation 2 adds up, a kernel a level
+LEVELS = {"cpu": "hbs.c_levels", "cuda": "hbs.levels"}  # run what equation 2 adds up, a kernel a level
 
 
 @app.command()
@@ -52,6 +52,7 @@ def verify(
     sparsity: SparsityOf = None,
     plan: PlanFile = None,
     batch: Batch = 1,
+    device: Device = "auto",
     results: Results = HERE,
     machine: MachineId = None,
     model: ModelFile = None,
@@ -70,9 +71,12 @@ def verify(
 
     voice = Voice(json)
     file = resolve_network(network)
-    net, builder, here = Network.load(file), lab.builder_of(file), Machine.here("cpu")
+    net, builder, here = Network.load(file), lab.builder_of(file), Machine.here(device)
     if machine not in (None, here.id):
-        raise BadInput(f"verify measures on this machine, {here.id}, and --machine asked for {machine}; leave it out")
+        raise BadInput(
+            f"verify measures on this machine, {here.id}, and --machine asked for {machine}; leave it out, or "
+            f"say --device"
+        )
     chosen = shared.planned_as(net, pattern, sparsity, plan, may_be_dense=True)
     oracle = _Oracle(net, batch, here.id, results, model)
     guess = oracle.predict(ALL, chosen)
@@ -81,7 +85,7 @@ def verify(
         network=net,
         builder=builder,
         planned=settled.cases(net, batch, layout="batch"),
-        chosen={name: _runs(choice.kernel or "", kernels) for name, choice in settled.choices.items()},
+        chosen={name: _runs(choice.kernel or "", LEVELS[here.device]) for name, choice in settled.choices.items()},
         baselines=named_baselines(oracle.records),
         machine=here,
         kernels=kernels,
@@ -174,9 +178,9 @@ def _settled(net: Network, plan: Plan, guess: NetworkPrediction | None, oracle: 
     return Plan(net, fitting)
 
 
-def _runs(kernel: str, kernels: Mapping[str, Kernel]) -> str:
-    """The kernel that runs what the model chose: a kernel a level is one kernel here."""
-    return LEVELS if "+" in kernel and LEVELS in kernels else kernel
+def _runs(kernel: str, levels: str) -> str:
+    """The kernel that runs what the model chose: a kernel a level is one kernel here, `levels`."""
+    return levels if "+" in kernel else kernel
 
 
 def _document(record: Record, measured: Measured, found: Mapping[str, Against], lines: Sequence[str]) -> dict[str, Any]:

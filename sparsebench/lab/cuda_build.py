@@ -71,7 +71,8 @@ class CupyFunction:
         def launch() -> None:
             driver.launchKernel(function, *shape, shared_bytes, stream().cuda_stream, where, 0)
 
-        launch.keeps = (values, addresses, tuple(arguments), self._kernel)  # type: ignore[attr-defined]
+        launch.keeps = (addresses, tuple(arguments), self._kernel)  # type: ignore[attr-defined]
+        launch.values = values  # type: ignore[attr-defined]  # each launch reads them anew: see movable_cuda.py
         return launch
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,13 +29,42 @@ from torch import nn
 from sparsebench.case import Case
 from sparsebench.errors import BadInput
 from sparsebench.kernel import Kernel
-from sparsebench.lab.movable import Movable, NetworkToolchain, aligned, movable
+from sparsebench.lab.movable import Movable, MovingToolchain, movable
 from sparsebench.patterns import Draw
+
+
+class Lap(Protocol):
+    """Hears when a product begins and ends."""
+
+    def begin(self) -> None:
+        """X is there."""
+        ...
+
+    def end(self) -> None:
+        """Y is there, or on its way."""
+        ...
+
+
+@dataclass(slots=True)
+class CpuLap:
+    """Adds up the seconds between begin and end since `spent_s` was set to 0."""
+
+    spent_s: float = 0.0
+    now_s: Callable[[], float] = time.perf_counter
+    _start_s: float = 0.0
+
+    def begin(self) -> None:
+        """Start."""
+        self._start_s = self.now_s()
+
+    def end(self) -> None:
+        """Stop."""
+        self.spent_s += self.now_s() - self._start_s
 
 
 @dataclass(slots=True, eq=False)
 class Product:
-    """W X of one layer by one kernel, and the seconds it took since `spent_s` was set to 0.
+    """W X of one layer by one kernel; `lap` hears of each.
 
     case      as the network asks it: layout `batch` for a linear layer
     pack_s    seconds from the dense matrix to a kernel ready to run
@@ -47,8 +76,7 @@ class Product:
     pack_s: float
     nbytes: int
     nnz: int
-    spent_s: float = 0.0
-    now_s: Callable[[], float] = time.perf_counter
+    lap: Lap = field(default_factory=CpuLap)
 
     @property
     def changes_layout(self) -> bool:
@@ -58,26 +86,26 @@ class Product:
     @property
     def takes_any_strides(self) -> bool:
         """Whether X may lie as the layer before left it: a library's convolution, called with today's tensor."""
-        return self.case.conv is not None and self.moved.way == "arguments"
+        return self.moved.following.any_strides
 
     def __call__(self, x: Any) -> Any:
         """Y of X: [n, m] of [n, k], contiguous; or [batch, m, oh, ow] of [batch, c, h, w]."""
-        start_s = self.now_s()
-        if not self.takes_any_strides:
-            x = aligned(x)
+        self.lap.begin()
         y = self.moved(x.T.contiguous()).T.contiguous() if self.changes_layout else self.moved(x)
-        self.spent_s += self.now_s() - start_s
+        self.lap.end()
         return y
 
 
-def product_of(w: np.ndarray, draw: Draw, case: Case, kernel: Kernel, toolchain: NetworkToolchain) -> Product:
-    """The product of W [m, k], kept where `draw` says, by `kernel`."""
+def product_of(
+    w: np.ndarray, draw: Draw, case: Case, kernel: Kernel, toolchain: MovingToolchain, lap: Lap | None = None
+) -> Product:
+    """The product of W [m, k], kept where `draw` says, by `kernel`, where `toolchain` runs it."""
     native = kernel.native(case)
     start_s = time.perf_counter()
     packed = kernel.format.from_dense(w, draw.mask, draw.structure)
     pack_s = time.perf_counter() - start_s
     moved = movable(kernel, native, packed, toolchain)
-    return Product(case, moved, pack_s + moved.prepare_s, packed.nbytes, packed.nnz)
+    return Product(case, moved, pack_s + moved.prepare_s, packed.nbytes, packed.nnz, lap or CpuLap())
 
 
 class _KernelLayer(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
@@ -128,8 +156,8 @@ class SparseConv2d(_KernelLayer):
 
 
 def matrix_of(layer: Any) -> np.ndarray:
-    """W [m, k] of an nn.Linear or nn.Conv2d, over the same memory."""
-    weight: np.ndarray = layer.weight.detach().numpy()
+    """W [m, k] of an nn.Linear or nn.Conv2d: over the same memory on the CPU, a copy of what is on a GPU."""
+    weight: np.ndarray = layer.weight.detach().cpu().numpy()
     return weight.reshape(len(weight), -1)
 
 
@@ -139,7 +167,7 @@ def replacing(layer: Any, product: Product) -> Any:
     return kind(product, None if layer.bias is None else layer.bias.detach())
 
 
-def sparse_layer(layer: Any, case: Case, kernel: Kernel, draw: Draw, toolchain: NetworkToolchain) -> Any:
+def sparse_layer(layer: Any, case: Case, kernel: Kernel, draw: Draw, toolchain: MovingToolchain) -> Any:
     """`layer` pruned as `draw` says and run by `kernel`; BadInput unless it is the layer that `case` asks about."""
     _demand(layer, case)
     return replacing(layer, product_of(matrix_of(layer), draw, case, kernel, toolchain))

@@ -5,32 +5,27 @@ layer before decides where X lies, and Y must be a fresh tensor, since another l
 Copying both takes its time: 26 ms instead of 15 for a convolution of 64 channels of 56x56, batch 16, in 4x1 blocks at
 90 %, and 20 to 30 % more for layers of ViT-B/16. So a launch is moved, in the first of these ways that fits:
 
-    arguments  run is a partial over tensors or arrays (torch, oneDNN, numpy): it is called with today's instead
-    addresses  run calls C functions, which the toolchain handed out and listened to: every address in their arguments
-               that lies in X or Y is set anew, those inside structures too
+    arguments  it is called with today's tensors in the place of its own (movable_cpu.py, movable_cuda.py)
+    addresses  the addresses among the arguments of its C functions are set anew (movable_cpu.py)
     copies     anything else: X is copied to where the launch reads, Y from where it writes; that is part of its time
 
-A moved launch must answer as the launch that stays does, or MovedWrong is raised before anything is timed.
+A moved launch must answer as the one that stays does, and to -X the opposite, or MovedWrong is raised before anything
+is timed: neither an X left where it was nor an answer left in memory that is used again can do that.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from sparsebench.case import NUMPY_DTYPES, Case
+from sparsebench.case import Case
 from sparsebench.errors import SparsebenchError
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel, Launch
-from sparsebench.lab.build import CpuToolchain
-from sparsebench.lab.tamper import LINE_BYTES, fenced
 
 Way = Literal["arguments", "addresses", "copies"]
 ALIKE = 1e-4  # of the largest entry: sums may be taken in another order at another address
@@ -40,111 +35,77 @@ class MovedWrong(SparsebenchError):
     """A launch answers otherwise when X and Y lie elsewhere; the message names the kernel."""
 
 
-class Listened:
-    """A C function that adds what it is called with to `heard`; what is set on it is set on the function."""
+class Following(NamedTuple):
+    """A way to run a launch on tensors that lie anywhere: call(X) is Y; `any_strides`: X need not be contiguous."""
 
-    _function: Any
-    _heard: list[tuple[Any, ...]]
-
-    def __init__(self, function: Any, heard: list[tuple[Any, ...]]) -> None:
-        object.__setattr__(self, "_function", function)
-        object.__setattr__(self, "_heard", heard)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._function, name, value)  # restype, argtypes
-
-    def __call__(self, *args: Any) -> Any:
-        self._heard.append(args)
-        return self._function(*args)
+    way: Way
+    call: Callable[[Any], Any]
+    any_strides: bool = False
 
 
-class Overheard:
-    """A C library of Listened functions."""
+class MovingToolchain(Protocol):
+    """A toolchain of all layers of a network, whose launches can follow X and Y."""
 
-    def __init__(self, library: Any, heard: list[tuple[Any, ...]]) -> None:
-        self._library, self._heard = library, heard
+    alignment_bytes: int  # where X must start
 
-    def __getattr__(self, name: str) -> Listened:
-        found = Listened(getattr(self._library, name), self._heard)
-        self.__dict__[name] = found
-        return found
+    def place(self, case: Case) -> Any:
+        """Activations as the layout of `case` stores them, where a kernel reads them."""
+        ...
 
-
-class NetworkToolchain(CpuToolchain):
-    """The toolchain of all layers of a network: their scratch is shared, since they never run at once.
-
-    heard  what C functions were called with since it was cleared
-    """
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        self.heard: list[tuple[Any, ...]] = []
-        self._rooms: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
-
-    def c(self, body: Path, **macros: int) -> Any:
-        """As CpuToolchain.c; its functions are listened to."""
-        return Overheard(super().c(body, **macros), self.heard)
-
-    def output(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-        """The one buffer of this shape and dtype, filled with NaN when it is made."""
-        if (shape, dtype) not in self._rooms:
-            self._rooms[shape, dtype] = fenced(np.full(shape, np.nan, NUMPY_DTYPES[dtype]))
-        return self._rooms[shape, dtype]
-
-
-class Word(NamedTuple):
-    """One address among the arguments of a call: `offset` bytes into X or Y."""
-
-    holder: Any
-    name: str
-    offset: int
+    def ways(self, case: Case, launch: Launch, x: Any) -> Iterator[Following]:
+        """How `launch`, prepared with `x`, can follow; the best way first. The first that answers rightly is taken."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
 class Movable:
     """The product of one layer by one kernel, of tensors that lie anywhere: call it with X, get Y, a fresh tensor.
 
-    case       in the kernel's native layout: X is [k, n], [n, k] or [batch, c, h, w], Y [m, n], [n, m] or
-               [batch, m, oh, ow]
-    prepare_s  seconds that the kernel's `prepare` took
-    way        how it follows X and Y
+    case             in the kernel's native layout: X is [k, n], [n, k] or [batch, c, h, w], Y [m, n], [n, m] or
+                     [batch, m, oh, ow]
+    prepare_s        seconds that the kernel's `prepare` took
+    alignment_bytes  where X must start
     """
 
     kernel: Kernel
     case: Case
     prepare_s: float
-    way: Way
-    call: Callable[[Any], Any]
-    # What the launch points to, and the launch, which nobody else may run: it holds the addresses of the last call.
+    alignment_bytes: int
+    following: Following
+    # What the launch points to, and the launch, which nobody else may run: it may hold the addresses of the last call.
     _stays: tuple[Any, ...] = field(default=(), repr=False)
 
+    @property
+    def way(self) -> Way:
+        """How it follows X and Y."""
+        return self.following.way
+
     def __call__(self, x: Any) -> Any:
-        """Y of X, a contiguous tensor of the native shape."""
-        return self.call(x)
+        """Y of X, a tensor of the native shape."""
+        return self.following.call(x if self.following.any_strides else self.aligned(x))
+
+    def aligned(self, x: Any) -> Any:
+        """`x` itself where it is contiguous and starts where kernels expect it; else a copy that does."""
+        x = x.contiguous()
+        return x if x.data_ptr() % self.alignment_bytes == 0 else x.clone()
 
 
-def movable(kernel: Kernel, case: Case, packed: Format, toolchain: NetworkToolchain) -> Movable:
+def movable(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain) -> Movable:
     """`kernel` on `case` (in its native layout), able to follow X and Y; MovedWrong if it then answers otherwise."""
-    import torch
-
-    x = fenced(case_x(case))
+    x = toolchain.place(case)
     start_s = time.perf_counter()
     launch = kernel.prepare(case, packed, x, toolchain)
     prepare_s = time.perf_counter() - start_s
-    toolchain.heard.clear()
-    first = torch.from_numpy(np.array(_array(launch.run())))
-    calls = list(toolchain.heard)
-    way, call = _moving(case, launch, x, calls)
-    made = Movable(kernel, case, prepare_s, way, call, (x, launch))
-    toolchain.heard.clear()
-    _refuse_other_answers(made, torch.from_numpy(x.copy()), first)
-    return made
-
-
-def case_x(case: Case) -> np.ndarray:
-    """Activations of `case` as its layout stores them."""
-    x = case.activations()
-    return x if case.conv is not None or case.layout == "feature" else np.ascontiguousarray(x.T)
+    first, values = as_tensor(launch.run()).clone(), as_tensor(x).clone()
+    wrong = ""
+    for following in toolchain.ways(case, launch, x):
+        made = Movable(kernel, case, prepare_s, toolchain.alignment_bytes, following, (x, launch))
+        if not (wrong := _other_answer(made, values, first)):
+            return made
+    raise MovedWrong(
+        f"{kernel.name} on {case.describe()} answers otherwise when X and Y lie elsewhere ({wrong}); this is a bug of "
+        f"sparsebench/lab/movable*.py or of the kernel"
+    )
 
 
 def y_shape(case: Case) -> tuple[int, ...]:
@@ -154,133 +115,29 @@ def y_shape(case: Case) -> tuple[int, ...]:
     return (case.m, case.n) if case.layout == "feature" else (case.n, case.m)
 
 
-def _moving(
-    case: Case, launch: Launch, x: np.ndarray, calls: Sequence[tuple[Any, ...]]
-) -> tuple[Way, Callable[[Any], Any]]:
-    y = launch.y
-    if isinstance(launch.run, partial) and (by_arguments := _by_arguments(case, launch.run, x, y)):
-        return "arguments", by_arguments
-    if y is not None and (words := [list(_words(calls, operand)) for operand in (x, y)]) and all(words):
-        return "addresses", _by_addresses(case, launch, *words)
-    return "copies", _by_copies(launch, x)
-
-
-# By arguments -------------------------------------------------------------------------------------------------------
-
-
-def _by_arguments(case: Case, run: partial[Any], x: np.ndarray, y: Any) -> Callable[[Any], Any] | None:
-    """`run` with today's X and a fresh Y in the places of its own; None where it does not take X as an argument."""
+def as_tensor(array: Any) -> Any:
+    """A tensor over the same memory."""
     import torch
 
-    named: dict[int | str, Any] = dict(enumerate(run.args))
-    named.update(run.keywords)
-    of_x = [name for name, value in named.items() if _is(value, x)]
-    of_y = [name for name, value in named.items() if y is not None and _is(value, y)]
-    if len(of_x) != 1 or len(of_y) != (y is not None):
-        return None
-    as_arrays, shape = isinstance(named[of_x[0]], np.ndarray), y_shape(case)
-    args, keywords = list(run.args), dict(run.keywords)
-
-    def put(name: int | str, value: Any) -> None:
-        if isinstance(name, int):
-            args[name] = value
-        else:
-            keywords[name] = value
-
-    def call(x: Any) -> Any:
-        put(of_x[0], x.numpy() if as_arrays else x)
-        fresh = torch.empty(shape) if of_y else None
-        if fresh is not None:
-            put(of_y[0], fresh.numpy() if as_arrays else fresh)
-        found = run.func(*args, **keywords)
-        put(of_x[0], None)
-        return found if fresh is None else fresh
-
-    return call
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
 
 
-def _is(value: Any, array: np.ndarray) -> bool:
-    """Whether `value`, a tensor or an array, is all of `array`."""
-    if isinstance(value, np.ndarray):
-        return value.ctypes.data == array.ctypes.data and value.shape == array.shape
-    return hasattr(value, "data_ptr") and value.data_ptr() == array.ctypes.data and tuple(value.shape) == array.shape
-
-
-# By addresses -------------------------------------------------------------------------------------------------------
-
-
-def _words(calls: Sequence[tuple[Any, ...]], operand: np.ndarray) -> Iterator[Word]:
-    """Every address in the arguments of `calls` that lies in `operand`, each place once."""
-    seen: set[tuple[int, str]] = set()
-    for holder, name in (place for args in calls for argument in args for place in _places(argument)):
-        offset = (getattr(holder, name) or 0) - operand.ctypes.data
-        if 0 <= offset < operand.nbytes and (id(holder), name) not in seen:
-            seen.add((id(holder), name))
-            yield Word(holder, name, offset)
-
-
-def _places(argument: Any) -> Iterator[tuple[Any, str]]:
-    """Where addresses stand in a C argument: in itself, or in the structures it points to."""
-    if isinstance(argument, ctypes.c_void_p):
-        yield argument, "value"
-    held = getattr(argument, "_obj", argument)  # what byref() points to
-    for struct in held if isinstance(held, ctypes.Array) else [held]:
-        for name, kind, *_ in getattr(struct, "_fields_", ()):
-            if kind is ctypes.c_void_p:
-                yield struct, name
-
-
-def _by_addresses(case: Case, launch: Launch, of_x: Sequence[Word], of_y: Sequence[Word]) -> Callable[[Any], Any]:
-    import torch
-
-    shape, run = y_shape(case), launch.run
-
-    def call(x: Any) -> Any:
-        y = torch.empty(shape)
-        for words, address in ((of_x, x.data_ptr()), (of_y, y.data_ptr())):
-            for holder, name, offset in words:
-                setattr(holder, name, address + offset)
-        run()
-        return y
-
-    return call
-
-
-# By copies ----------------------------------------------------------------------------------------------------------
-
-
-def _by_copies(launch: Launch, x: np.ndarray) -> Callable[[Any], Any]:
-    import torch
-
-    place = torch.from_numpy(x)
+def by_copies(launch: Launch, x: Any) -> Following:
+    """X is copied to where `launch` reads it, `x`, and Y from where it writes; on a GPU in the order of the stream."""
+    place = as_tensor(x)
 
     def call(x: Any) -> Any:
         place.copy_(x)
-        found = launch.run()
-        return torch.from_numpy(np.array(found)) if isinstance(found, np.ndarray) else found.clone()
+        return as_tensor(launch.run()).clone()
 
-    return call
-
-
-def _refuse_other_answers(made: Movable, x: Any, first: Any) -> None:
-    """Y of the same values elsewhere, twice, must be what it was."""
-    import torch
-
-    for values in (x, x.clone()):
-        found = made(aligned(values))
-        worst = float((found - first).abs().max())
-        if not worst <= ALIKE * float(first.abs().max()) or not torch.isfinite(found).all():
-            raise MovedWrong(
-                f"{made.kernel.name} on {made.case.describe()} answers otherwise when X and Y lie elsewhere (by "
-                f"{made.way}): Y is off by {worst:.3g}; this is a bug of sparsebench/lab/movable.py or of the kernel"
-            )
+    return Following("copies", call)
 
 
-def aligned(x: Any) -> Any:
-    """`x` itself where it is contiguous and starts at a cache line, as kernels expect; else a copy that does."""
-    x = x.contiguous()
-    return x if x.data_ptr() % LINE_BYTES == 0 else x.clone()
-
-
-def _array(y: Any) -> np.ndarray:
-    return y if isinstance(y, np.ndarray) else y.numpy()
+def _other_answer(made: Movable, x: Any, first: Any) -> str:
+    """How Y of -X and of X, both elsewhere, differ from -first and first; empty where they do not."""
+    for sign in (-1, 1):
+        found = made(sign * x)
+        off = float((found - sign * first).abs().max())
+        if not off <= ALIKE * float(first.abs().max()):  # which NaN and infinity are not either
+            return f"by {made.way}: Y of {'-' if sign < 0 else ''}X is off by {off:.3g}"
+    return ""

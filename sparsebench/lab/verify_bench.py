@@ -16,7 +16,8 @@ by the others, and by one weight doubled amid the layers 1e-5 of ResNet-50, 3e-4
 BERT-base.
 
 Rounds run the three in random order, each after the cache was written over: weights are read once a pass, and are cold,
-as the law of `weights_cold` has it. Python's garbage collector rests.
+as the law of `weights_cold` has it. Python's garbage collector rests. How a pass is run and timed is its device's
+(verify_sides.py, verify_cuda.py); all else is one for all.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,17 +41,17 @@ import torch
 
 from sparsebench.case import Case
 from sparsebench.errors import MissingNeed, Refused
-from sparsebench.kernel import Kernel
+from sparsebench.kernel import Kernel, Launch
 from sparsebench.lab.check import Verdict
-from sparsebench.lab.clock import FIRST_LOOK, FOREIGN_SHARE, LOOK_AGAIN, CpuClock
+from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN, Contestant, Rotation
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
-from sparsebench.lab.movable import NetworkToolchain
-from sparsebench.lab.probes import CoreShare, clock_mhz
+from sparsebench.lab.movable import as_tensor
 from sparsebench.lab.ready import refuse
+from sparsebench.lab.verify_sides import NetworkSide
 from sparsebench.lab.wire import Verify, VerifyLayer
 from sparsebench.paired import LEAST_ROUNDS, paired_ratio
 from sparsebench.record import Protocol
-from sparsebench.rest import CACHE, DENSE, PLANNED, TORCH, series
+from sparsebench.rest import CACHE, DENSE, PLANNED, TORCH
 
 MARGIN, BESIDE_TORCH, U = 8, 16, 2.0**-24
 SCREEN_ROUNDS = 7  # of dense kernels against each other, where no record names the best
@@ -76,28 +79,27 @@ class NetworkBench:
     asked: Verify
     kernels: Mapping[str, Kernel]
     protocol: Protocol
-    cache_bytes: int
+    side: NetworkSide
     mark: Callable[[str], None] = lambda name: None
-    _clock: CpuClock = field(init=False)
-    _toolchain: NetworkToolchain = field(init=False)
     _best: dict[Any, str] = field(default_factory=dict)  # dense kernel by problem
     _products: dict[str, dict[str, Product]] = field(default_factory=lambda: {DENSE: {}, PLANNED: {}})
     _terms: float = 0.0
 
-    def __post_init__(self) -> None:
-        self._clock = CpuClock(self.cache_bytes, mark=self.mark)
-        self._toolchain = NetworkToolchain(self.protocol.threads)
-
     def facts(self) -> dict[str, Any]:
         """Samples and all that a record says of them; WrongAnswer where an answer is beyond its bound."""
+        with self.side.arithmetic():
+            return self._facts()
+
+    def _facts(self) -> dict[str, Any]:
         builder = load_builder(self.asked.builder)
         torch.manual_seed(self.asked.seed)
         model = builder.build().eval()
         inputs = [self._inputs(builder, fresh) for fresh in (0, 1)]
         networks = self._networks(model)
         error_ratio = self._checked(networks, model, inputs[0])
-        before_mhz = clock_mhz()
-        samples, stop, flags = self._timed(networks, inputs[0])
+        clocks = {"before_mhz": self.side.side.clocks()["mhz"]}
+        samples, stop = self._timed(networks, inputs[0])
+        flags, clocks = self.side.doubts(), clocks | self._clocks_after()
         error_ratio = max(error_ratio, self._checked(networks, model, inputs[1]))
         planned = [self._products[PLANNED][layer.name] for layer in self.asked.layers]
         return {
@@ -105,16 +107,20 @@ class NetworkBench:
             "stop": stop,
             "flags": flags,
             "error_ratio": error_ratio,
-            "clocks": {"before_mhz": before_mhz, "after_mhz": clock_mhz()},
+            "clocks": clocks,
             "nnz": sum(product.nnz for product in planned),
             "format_bytes": sum(product.nbytes for product in planned),
             "pack_s": sum(product.pack_s for product in planned),
-            "facts": {"layers": {layer.name: self._about(layer) for layer in self.asked.layers}},
+            "facts": {"layers": {layer.name: self._about(layer) for layer in self.asked.layers}, **self.side.facts()},
         }
+
+    def _clocks_after(self) -> dict[str, Any]:
+        now = dict(self.side.side.clocks())
+        return {"after_mhz": now.pop("mhz"), **now, **self.side.side.clock.clocks()}
 
     def _inputs(self, builder: ModuleType, fresh: int) -> tuple[Any, ...]:
         torch.manual_seed(self.asked.seed + 1 + fresh)
-        return tuple(builder.inputs(self.asked.batch))
+        return tuple(self.side.home(given) for given in builder.inputs(self.asked.batch))
 
     def _about(self, layer: VerifyLayer) -> dict[str, Any]:
         planned, dense = (self._products[side][layer.name] for side in (PLANNED, DENSE))
@@ -132,32 +138,37 @@ class NetworkBench:
     # Building ---------------------------------------------------------------------------------------------------------
 
     def _networks(self, model: Any) -> dict[str, Any]:
-        """The three networks; `model` itself, pruned, is torch's."""
+        """The three networks; `model` itself, pruned, is torch's. It is pruned before it leaves the CPU."""
         layers = dict(model.named_modules())
+        pruned = [(entry, *self._pruned(number, entry, layers)) for number, entry in enumerate(self.asked.layers)]
+        self.side.home(model)
         made: dict[str, dict[int, Any]] = {DENSE: {}, PLANNED: {}}
-        for number, entry in enumerate(self.asked.layers):
-            layer = layers.get(entry.name)
-            _demand(entry, layer)
-            asked = replace(entry.sparse or entry.dense, seed=self.asked.seed + number)
-            draw = asked.draw()
-            w = _prune(layer, asked, draw.mask)
-            self._terms += entry.calls * draw.mask.sum() / len(w)
+        for entry, layer, w, draw in pruned:
             dense = self._dense(entry, w, draw)
-            planned = dense
-            if entry.sparse is not None:
-                self.mark(entry.kernel)
-                planned = product_of(w, draw, entry.sparse, self.kernels[entry.kernel], self._toolchain)
+            planned = dense if entry.sparse is None else self._product(w, draw, entry.sparse, entry.kernel)
             for side, product in ((DENSE, dense), (PLANNED, planned)):
                 self._products[side][entry.name] = product
                 made[side][id(layer)] = replacing(layer, product)
         return {TORCH: model, **{side: with_layers(model, made[side]) for side in made}}
 
+    def _pruned(self, number: int, entry: VerifyLayer, layers: Mapping[str, Any]) -> tuple[Any, np.ndarray, Any]:
+        """(The layer, its pruned W, the draw of its mask)."""
+        layer = layers.get(entry.name)
+        _demand(entry, layer)
+        asked = replace(entry.sparse or entry.dense, seed=self.asked.seed + number)
+        draw = asked.draw()
+        w = _prune(layer, asked, draw.mask)
+        self._terms += entry.calls * draw.mask.sum() / len(w)
+        return layer, w, draw
+
+    def _product(self, w: np.ndarray, draw: Any, case: Case, kernel: str) -> Product:
+        self.mark(kernel)
+        return product_of(w, draw, case, self.kernels[kernel], self.side.toolchain, self.side.lap())
+
     def _dense(self, entry: VerifyLayer, w: np.ndarray, draw: Any) -> Product:
         about = entry.dense.identity
         if about in self._best or len(entry.dense_kernels) == 1:
-            name = self._best.get(about, entry.dense_kernels[0])
-            self.mark(name)
-            return product_of(w, draw, entry.dense, self.kernels[name], self._toolchain)
+            return self._product(w, draw, entry.dense, self._best.get(about, entry.dense_kernels[0]))
         rivals = dict(self._rivals(entry, w, draw))
         if not rivals:
             raise Refused(f"layer {entry.name}: no dense kernel can run {entry.dense.describe()} here")
@@ -166,25 +177,20 @@ class NetworkBench:
 
     def _rivals(self, entry: VerifyLayer, w: np.ndarray, draw: Any) -> Iterator[tuple[str, Product]]:
         for name in entry.dense_kernels:
-            self.mark(name)
             try:
-                yield name, product_of(w, draw, entry.dense, self.kernels[name], self._toolchain)
+                yield name, self._product(w, draw, entry.dense, name)
             except (MissingNeed, Refused):
                 continue
 
     def _fastest(self, case: Case, rivals: Mapping[str, Product]) -> str:
         """The dense kernel of the least median time on `case` among rivals that meet their weights cold."""
-        x = case.activations()
-        x_ = torch.from_numpy(x if case.conv is not None else np.ascontiguousarray(x.T))
-        times_s: dict[str, list[float]] = {name: [] for name in rivals}
-        for _ in range(SCREEN_ROUNDS):
-            for name in self._clock.rng.permutation(list(rivals)):
-                self._clock.overwrite_cache()
-                x_.sum()
-                rivals[name].spent_s = 0.0
-                rivals[name](x_)
-                times_s[name].append(rivals[name].spent_s)
-        return min(times_s, key=lambda name: float(np.median(times_s[name])))
+        side, x = self.side.side, as_tensor(self.side.toolchain.place(case))
+        contestants = [
+            Contestant(name, Rotation([Launch(partial(product, x))], weight_bytes=1), x)  # one copy: never warm
+            for name, product in rivals.items()
+        ]
+        seen = list(islice(side.clock.rounds(contestants, [CACHE]), SCREEN_ROUNDS))
+        return min(rivals, key=lambda name: float(np.median([times_s[CACHE][name] for times_s in seen])))
 
     # Checking ---------------------------------------------------------------------------------------------------------
 
@@ -196,7 +202,7 @@ class NetworkBench:
         allowed, worst = MARGIN * U * math.sqrt(self._terms), 0.0
         for name in (TORCH, DENSE, PLANNED):
             self.mark(name)
-            error = relative_error(networks[name](*inputs), want)
+            error = relative_error(self.side.answer(name, networks[name], inputs), want)
             ratio = error / allowed
             told = f"{name} is off by {error:.2e} of its answer, {allowed:.2e} is allowed"
             refuse("whole network against float64", Verdict(ratio <= 1, ratio, told))
@@ -207,41 +213,26 @@ class NetworkBench:
 
     # Timing -----------------------------------------------------------------------------------------------------------
 
-    def _timed(self, networks: Mapping[str, Any], inputs: Sequence[Any]) -> tuple[Times, str, list[str]]:
-        """Seconds of each round, why it stopped, and what disturbed it."""
+    def _timed(self, networks: Mapping[str, Any], inputs: Sequence[Any]) -> tuple[Times, str]:
+        """Seconds of each round, and why it stopped."""
         samples: Times = {}
-        share, look, done = CoreShare(), FIRST_LOOK, 0
-        deadline_s, stop = time.perf_counter() + self.protocol.budget_s, "budget"
+        look, done, deadline_s = FIRST_LOOK, 0, time.perf_counter() + self.protocol.budget_s
         gc.collect()
         gc.disable()
         try:
-            while done < LEAST_ROUNDS or time.perf_counter() < deadline_s:
+            for seen in self.side.rounds(networks, self._products, inputs):
                 done += 1
-                for name in self._clock.rng.permutation(list(networks)):
-                    for what, time_s in self._pass(str(name), networks[name], inputs):
-                        samples.setdefault(what, []).append(time_s)
+                for what, time_s in seen.items():
+                    samples.setdefault(what, []).append(time_s)
                 if done >= look:
                     look = int(done * LOOK_AGAIN) + 1
                     if _known(samples, self.protocol.precision):
-                        stop = "precision"
-                        break
+                        return samples, "precision"
+                if done >= LEAST_ROUNDS and time.perf_counter() >= deadline_s:
+                    return samples, "budget"
         finally:
             gc.enable()
-        lost = dict(zip(("preempted", "stolen"), share.lost(), strict=True))
-        return samples, stop, [f"{what}:{part:.0%}" for what, part in lost.items() if part > FOREIGN_SHARE]
-
-    def _pass(self, name: str, network: Any, inputs: Sequence[Any]) -> Iterator[tuple[str, float]]:
-        """One forward pass over cold weights: seconds of the whole and of each layer."""
-        products = self._products.get(name, {})
-        for product in products.values():
-            product.spent_s = 0.0
-        self._clock.overwrite_cache()
-        self.mark(name)
-        start_s = self._clock.now_s()
-        network(*inputs)
-        yield name, self._clock.now_s() - start_s
-        for layer, product in products.items():
-            yield series(name, layer), product.spent_s
+        raise AssertionError("rounds() never ends")
 
 
 def with_layers(model: Any, layers: Mapping[int, Any]) -> Any:

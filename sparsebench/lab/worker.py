@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # psutil: when this process started, on Linux and macOS alike.
 import psutil
@@ -30,6 +30,9 @@ from sparsebench.lab.bench import Bench
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide, Side
 from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect, Verify
+
+if TYPE_CHECKING:
+    from sparsebench.lab.verify_sides import NetworkSide
 
 # What libraries say in a RuntimeError when memory ran out.
 _NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "out of memory", "Cannot allocate memory")
@@ -90,12 +93,8 @@ class Worker:
     def _verified(self, request: Verify) -> dict[str, Any]:
         from sparsebench.lab.verify_bench import NetworkBench
 
-        if self._device != "cpu":
-            raise Refused(
-                "a network is verified on the CPU; on this GPU its layers can be timed with `sparsebench run`"
-            )
         bench = self._bench
-        return NetworkBench(request, bench.kernels, bench.protocol, self._side.cache_bytes, bench.mark).facts()
+        return NetworkBench(request, bench.kernels, bench.protocol, _network_side(self._side), bench.mark).facts()
 
     def _peaks(self) -> dict[str, Any]:
         if self._device == "cuda":
@@ -113,6 +112,18 @@ def _side_of(setup: Setup, mark: Callable[[str], None]) -> Side:
     from sparsebench.lab.cuda_side import CudaSide
 
     return CudaSide(setup.cache_bytes, mark)
+
+
+def _network_side(side: Side) -> NetworkSide:
+    if isinstance(side, CpuSide):
+        from sparsebench.lab.verify_sides import CpuNetworkSide
+
+        return CpuNetworkSide(side)
+    from sparsebench.lab.cuda_side import CudaSide
+    from sparsebench.lab.verify_cuda import CudaNetworkSide
+
+    assert isinstance(side, CudaSide)
+    return CudaNetworkSide.of(side)
 
 
 def _settle_gpu(answer: Answer) -> None:
