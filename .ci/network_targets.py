@@ -28,7 +28,7 @@ from sparsebench.desk.verified import SECONDS_WITHIN, SPEEDUP_WITHIN, Against, M
 from sparsebench.errors import BadInput
 from sparsebench.network import Network, resolve_network
 from sparsebench.record import Record
-from sparsebench.rest import is_rest, measured_rest
+from sparsebench.rest import Rest, is_rest, measured_rest
 from sparsebench.store import read_records
 from sparsebench.units import percent
 
@@ -106,7 +106,8 @@ def network_of(record: Record) -> str:
 def one_network(record: Record, records: Sequence[Record], models: Models, column: str) -> str:
     network, batch = Network.load(resolve_network(network_of(record))), record.case.n
     measured = Measured.of(record)
-    rest_s = measured_rest(records, network, batch, models.machine, but=record.key) or measured.dense.rest_s
+    own = Rest(measured.dense.rest_s, measured.dense.rest_s)
+    rest = measured_rest(records, network, batch, models.machine, but=record.key) or own
     about = network.name, batch, plan_text(record), column
     try:
         guess = predict(
@@ -115,7 +116,7 @@ def one_network(record: Record, records: Sequence[Record], models: Models, colum
             measured.plan(network),
             batch=batch,
             machine=models.machine,
-            rest_s=rest_s,
+            rest=rest,
         )
     except BadInput as error:
         return row(*about, str(error).split(";")[0], "", "NO", "")

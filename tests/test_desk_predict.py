@@ -14,6 +14,7 @@ from sparsebench.desk.verdict import verdict_on
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan
+from sparsebench.rest import Rest
 
 SHAPES = [(256, 512), (512, 512), (768, 3072), (1024, 1024)]
 HBS = {"levels": [{"block": [4, 1], "sparsity": 0.8}, {"block": [1, 1], "sparsity": 0.95}]}
@@ -103,12 +104,22 @@ def test_without_the_rest_there_is_no_network_speedup(fitted):
     layers_only = predict(NETWORK, fitted, blocks())
     assert layers_only.network_speedup is None
     assert "layers only, rest unknown" in verdict_on(layers_only).answer
-    whole = predict(NETWORK, fitted, blocks(), rest_s=layers_only.sparse_s.value)
+    whole = predict(NETWORK, fitted, blocks(), rest=Rest(layers_only.sparse_s.value, layers_only.sparse_s.value))
     assert whole.network_speedup is not None
     assert 1 < whole.network_speedup.value < layers_only.layers_speedup.value
     assert whole.network_speedup.value == pytest.approx(
-        (whole.dense_s.value + whole.rest_s) / (whole.sparse_s.value + whole.rest_s)
+        (whole.dense_s.value + whole.rest.dense_s) / (whole.sparse_s.value + whole.rest.dense_s)
     )
+
+
+def test_each_form_of_a_network_has_its_own_rest(fitted):
+    whole = predict(NETWORK, fitted, blocks(), rest=Rest(1e-3, 4e-3))
+    assert whole.network_speedup.value == pytest.approx((whole.dense_s.value + 1e-3) / (whole.sparse_s.value + 4e-3))
+    assert whole.network_speedup.low < whole.network_speedup.value < whole.network_speedup.high
+    faster = predict(NETWORK, fitted, blocks(), rest=Rest(4e-3, 1e-3))
+    assert faster.network_speedup.value == pytest.approx((whole.dense_s.value + 4e-3) / (whole.sparse_s.value + 1e-3))
+    dense = predict(NETWORK, fitted, Plan(NETWORK, {}), rest=Rest(1e-3, 4e-3))
+    assert dense.network_speedup.value == 1.0
 
 
 def test_batches_multiply_n(fitted):
@@ -173,7 +184,7 @@ def test_an_all_dense_plan_is_a_speedup_of_one(fitted):
 
 
 def test_doubts_of_a_prediction_run_out(fitted):
-    answer = predict(NETWORK, fitted, blocks(), rest_s=1e-3)
+    answer = predict(NETWORK, fitted, blocks(), rest=Rest(1e-3, 1e-3))
     found = verdict_on(answer)
     assert found.doubt == "sums of single layers leave out what layers do to each other's caches"
     assert found.command == "`sparsebench verify toy` with the same plan"

@@ -17,7 +17,7 @@ from sparsebench.desk.predict import predict
 from sparsebench.desk.verified import Against, Measured, in_network, layer_rows, lines_on, named_baselines
 from sparsebench.network import Layer
 from sparsebench.record import Record, record_key
-from sparsebench.rest import DENSE, PLANNED, TORCH, rest_case, series
+from sparsebench.rest import DENSE, PLANNED, TORCH, Rest, rest_case, series
 
 ROUNDS, REST_S = 9, 2e-3
 
@@ -55,7 +55,7 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def guess(fitted):
-    return predict(NETWORK, fitted, blocks(), rest_s=REST_S)
+    return predict(NETWORK, fitted, blocks(), rest=Rest(REST_S, REST_S))
 
 
 def test_what_is_right_is_off_by_nothing(guess):

@@ -160,8 +160,8 @@ def test_events_stand_in_passes_of_their_own(monkeypatch):
     """Two a call, in the passes that are taken apart alone: nothing but kernels is in the time of the whole."""
     side = pretend(Tensors())
     made = bench(monkeypatch, side)
-    networks = made._networks(load_builder(builder_of(TOY)).build().eval())
     inputs = (torch.randn(1, 4, 8, 8),)
+    networks = made._networks(load_builder(builder_of(TOY)).build().eval(), inputs)
     rounds = side.rounds(networks, made._products, inputs)
     next(rounds)
     calls = 6  # of the four layers, two of which run twice

@@ -71,7 +71,7 @@ def test_kind_is_written_only_where_it_is_not_a_layer():
 
 def test_a_network_whose_layers_changed_is_another():
     other = replace(TOY, layers=TOY.layers[1:])
-    assert measured_rest([whole()], TOY, 1, MACHINE) == pytest.approx(1e-3)
+    assert measured_rest([whole()], TOY, 1, MACHINE).dense_s == pytest.approx(1e-3)
     assert measured_rest([whole()], other, 1, MACHINE) is None
 
 
@@ -88,8 +88,21 @@ def test_the_rest_is_what_no_layer_took():
     assert (dense.whole_s, dense.rest_s) == (pytest.approx(3.6e-3), pytest.approx(2e-3))
     assert set(dense.layers_s) == {layer.name for layer in TOY.layers}
     assert times_of(record, "network.none") is None
-    assert measured_rest([record, whole(rest_s=4e-3)], TOY, 1, MACHINE) == pytest.approx(3e-3)
+    assert measured_rest([record, whole(rest_s=4e-3)], TOY, 1, MACHINE).dense_s == pytest.approx(3e-3)
     assert measured_rest([replace(whole(), outcome="wrong", samples={})], TOY, 1, MACHINE) is None
+
+
+def test_a_pruned_network_has_a_rest_of_its_own():
+    """Behind sparse convolutions activations lie otherwise."""
+    pruned = whole(rest_s=1e-3)
+    samples = dict(pruned.samples["weights_cold"])
+    samples[PLANNED] = [time_s + 2e-3 for time_s in samples[PLANNED]]
+    pruned = replace(pruned, samples={"weights_cold": samples})
+    dense = replace(whole(rest_s=1e-3), case=rest_case(TOY, 1, {}), key="dense")
+    found = measured_rest([pruned, dense], TOY, 1, MACHINE)
+    assert (found.dense_s, found.planned_s) == (pytest.approx(1e-3), pytest.approx(3e-3))
+    alone = measured_rest([dense], TOY, 1, MACHINE)
+    assert alone.planned_s == alone.dense_s == pytest.approx(1e-3)
 
 
 def test_the_baseline_is_the_faster_dense_network():

@@ -44,11 +44,12 @@ def fit(
     from sparsebench.desk.again import every_line
     from sparsebench.desk.fit import fit as fitted
     from sparsebench.desk.hardware import hardware_in
-    from sparsebench.store import write_atomically
+    from sparsebench.store import uncollected, write_atomically
 
     voice = Voice(json)
     written = []
-    records = [record for folder in (results, again) if folder for record in every_line(folder, machine)]
+    with uncollected():
+        records = [record for folder in (results, again) if folder for record in every_line(folder, machine)]
     for name in sorted({record.machine for record in records}):
         own = (record for record in records if record.machine == name)
         models = fitted(own, hardware=hardware_in(results, [name]))
@@ -88,7 +89,7 @@ def predict(
     models = shared.load_models(results, machine, model)
     at = models.place(machine).machine
     records = shared.records_of(results, at)
-    answer = predicted(net, models, chosen, batch=batch, machine=at, rest_s=measured_rest(records, net, batch, at))
+    answer = predicted(net, models, chosen, batch=batch, machine=at, rest=measured_rest(records, net, batch, at))
     paid = costs(answer, pack_seconds(records, at))
     voice.say(plain(shared.layers_table(answer)))
     voice.say(f"\n{paid}")

@@ -34,7 +34,7 @@ from sparsebench.errors import BadInput
 from sparsebench.network import Network, resolve_network
 from sparsebench.plan import Plan
 from sparsebench.record import Record
-from sparsebench.rest import DENSE, measured_rest, times_of
+from sparsebench.rest import DENSE, Rest, measured_rest, times_of
 
 if TYPE_CHECKING:
     from sparsebench.desk.fitted import FittedModels
@@ -122,13 +122,13 @@ class _Oracle:
     def __post_init__(self) -> None:
         self.records = shared.records_of(self.results, self.machine)
 
-    def predict(self, column: str, plan: Plan, rest_s: float | None = None) -> NetworkPrediction | None:
+    def predict(self, column: str, plan: Plan, rest: Rest | None = None) -> NetworkPrediction | None:
         """The prediction of one column; None, and the reason among `told`, where nothing was measured for it."""
         from sparsebench.desk.predict import predict
 
         try:
             return predict(
-                self.network, self._fitted(column), plan, batch=self.batch, machine=self.machine, rest_s=rest_s
+                self.network, self._fitted(column), plan, batch=self.batch, machine=self.machine, rest=rest
             )
         except BadInput as error:
             self.told.append(f"No prediction {column}: {error}")
@@ -139,9 +139,9 @@ class _Oracle:
         from sparsebench.desk.verified import Against
 
         self.told.clear()
-        rest_s = self._rest_s(measured.record)
+        rest = self._rest(measured.record)
         columns = [ALL] if self.model else [ALL, LAWS]
-        guesses = {column: self.predict(column, plan, rest_s) for column in columns}
+        guesses = {column: self.predict(column, plan, rest) for column in columns}
         return {column: Against(guess, measured) for column, guess in guesses.items() if guess}
 
     def _fitted(self, column: str) -> FittedModels:
@@ -152,14 +152,14 @@ class _Oracle:
             self._models[column] = shared.load_models(self.results, self.machine, self.model, leave_out)
         return self._models[column]
 
-    def _rest_s(self, record: Record) -> float:
+    def _rest(self, record: Record) -> Rest:
         others = measured_rest(self.records, self.network, self.batch, self.machine, but=record.key)
         if others is not None:
             return others
         self.told.append("The rest is this run's own, of its dense network: no other plan of it was verified before.")
         times = times_of(record, DENSE)
         assert times is not None
-        return times.rest_s
+        return Rest(times.rest_s, times.rest_s)
 
 
 def _settled(net: Network, plan: Plan, guess: NetworkPrediction | None, oracle: _Oracle) -> Plan:

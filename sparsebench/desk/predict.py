@@ -6,7 +6,8 @@ half widths add within a kernel and root-sum-square between kernels. That is wid
 
 A layer that stays dense is in both sums, with a reason. A layer that the plan prunes and no model knows is a
 ModelError. What a network spends outside its layers is `rest`; nobody guesses it: `verify` measures it, and without it
-there is no network speedup. The rest is the same in both forms of a network, so it shrinks no speedup but the whole's.
+there is no network speedup. It is about the same in both forms of a network, but not quite: sparse convolutions hand
+activations on in another layout than libraries do, so each form has its own (rest.py).
 
 Layouts. A network of torch hands a linear layer X as [n, k], the layout `batch`; times of a layer are total ones, so
 where a kernel takes [k, n] alone, the change there and back is in them. Where no such times were measured, those of
@@ -33,6 +34,7 @@ from sparsebench.desk.observe import DENSE, kept_share
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan, Planned
+from sparsebench.rest import Rest
 
 UNPLANNED, UNPRUNABLE, MISFIT = "not in the plan", "must stay dense (prunable: false)", "stays dense"
 
@@ -47,6 +49,10 @@ class Interval:
 
     def __str__(self) -> str:
         return units.ratio(self.value, self.low, self.high)
+
+    def plus(self, known: float) -> Interval:
+        """With a measured part added, which makes it no less sure."""
+        return Interval(self.value + known, self.low + known, self.high + known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,16 @@ class LayerPrediction:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPrediction:
-    """Layers and their sums for one batch. `rest_s` are the seconds outside the layers, None where never measured."""
+    """Layers and their sums for one batch.
+
+    rest  seconds outside the layers, dense and as planned; None where never measured
+    """
 
     network: str
     place: Place
     batch: int
     layers: tuple[LayerPrediction, ...]
-    rest_s: float | None = None
+    rest: Rest | None = None
     layout: Layout = "batch"
 
     @property
@@ -95,12 +104,12 @@ class NetworkPrediction:
     @property
     def layers_speedup(self) -> Interval:
         """Dense over planned time of the layers alone."""
-        return _speedup(self.layers, 0.0)
+        return _speedup(self.layers, Rest(0.0, 0.0))
 
     @property
     def network_speedup(self) -> Interval | None:
         """Dense over planned time of the whole network; None where the rest is unknown."""
-        return None if self.rest_s is None else _speedup(self.layers, self.rest_s)
+        return None if self.rest is None else _speedup(self.layers, self.rest)
 
     def frame(self) -> pd.DataFrame:
         """A row for each layer, in the order they run."""
@@ -119,7 +128,8 @@ class NetworkPrediction:
             "dense_s": _triple(self.dense_s),
             "sparse_s": _triple(self.sparse_s),
             "layers_speedup": _triple(self.layers_speedup),
-            "rest_s": self.rest_s,
+            "rest_s": self.rest and self.rest.dense_s,
+            "planned_rest_s": self.rest and self.rest.planned_s,
             "network_speedup": _triple(self.network_speedup),
         }
 
@@ -136,7 +146,7 @@ def predict(
     machine: str | None = None,
     cache: str | None = None,
     threads: int = 1,
-    rest_s: float | None = None,
+    rest: Rest | None = None,
 ) -> NetworkPrediction:
     """The times of `network` as `plan` prunes it; ModelError names the layer that no model knows.
 
@@ -146,7 +156,9 @@ def predict(
     layout = layout or measured_layout(fitted, place, dtype, math)
     planned = plan.cases(network, batch, dtype, math, layout)
     layers = tuple(_layer(fitted, place, entry) for entry in planned)
-    return NetworkPrediction(network.name, place, batch, layers, rest_s, layout)
+    if rest and not any(layer.sparse for layer in layers):
+        rest = Rest(rest.dense_s, rest.dense_s)
+    return NetworkPrediction(network.name, place, batch, layers, rest, layout)
 
 
 def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math) -> Layout:
@@ -193,16 +205,21 @@ def add_up(parts: Iterable[tuple[LayerPrediction, Prediction]]) -> Interval:
     return Interval(total, max(total - math.hypot(*down.values()), 0.0), total + math.hypot(*up.values()))
 
 
-def _speedup(layers: Sequence[LayerPrediction], rest_s: float) -> Interval:
-    """(a + b) / (c + b): a the pruned layers dense, c the same layers sparse, b what runs in both and cancels."""
+def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
+    """(a + b) / (c + b): a the pruned layers dense, c the same layers sparse, b what runs in both and cancels.
+
+    By how much the rest of the two forms differs was measured, and belongs to a and to c.
+    """
+    a_rest, b_rest = rest.dense_s - min(rest.dense_s, rest.planned_s), min(rest.dense_s, rest.planned_s)
+    c_rest = rest.planned_s - b_rest
     pruned = [layer for layer in layers if layer.sparse]
-    a = add_up((layer, layer.dense) for layer in pruned)
-    b = add_up((layer, layer.dense) for layer in layers if not layer.sparse)
-    c = add_up((layer, layer.chosen) for layer in pruned)
-    middle = _ratio(a.value, b.value + rest_s, c.value)
+    a = add_up((layer, layer.dense) for layer in pruned).plus(a_rest)
+    b = add_up((layer, layer.dense) for layer in layers if not layer.sparse).plus(b_rest)
+    c = add_up((layer, layer.chosen) for layer in pruned).plus(c_rest)
+    middle = _ratio(a.value, b.value, c.value)
     moved = [
-        _ratio(*(at if i == j else other for j, other in enumerate((a.value, b.value + rest_s, c.value))))
-        for i, ends in enumerate(((a.low, a.high), (b.low + rest_s, b.high + rest_s), (c.low, c.high)))
+        _ratio(*(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))))
+        for i, ends in enumerate(((a.low, a.high), (b.low, b.high), (c.low, c.high)))
         for at in ends
     ]
     logs = [math.log(ratio / middle) if ratio > 0 else -math.inf for ratio in moved]

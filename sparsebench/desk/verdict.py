@@ -157,6 +157,6 @@ def _doubt_on(prediction: NetworkPrediction) -> tuple[str, str]:
         first = f"{dense[0].layer.name} {dense[0].why}"
         return f"the pattern does not fit {len(dense)} of {len(layers)} layers ({first})", "sparsebench report"
     verify = f"`sparsebench verify {name}` with the same plan"
-    if prediction.rest_s is None:
+    if prediction.rest is None:
         return "what it spends outside its layers was never measured here, so no network speedup is known", verify
     return "sums of single layers leave out what layers do to each other's caches", verify

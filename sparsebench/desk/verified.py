@@ -117,12 +117,12 @@ class Against:
     @property
     def whole_s(self) -> tuple[Off, Off] | None:
         """(dense, planned) seconds of the whole network; None where the prediction knew no rest."""
-        rest_s, dense, planned = self.prediction.rest_s, self.prediction.dense_s, self.prediction.sparse_s
-        if rest_s is None:
+        rest, dense, planned = self.prediction.rest, self.prediction.dense_s, self.prediction.sparse_s
+        if rest is None:
             return None
         return (
-            Off(dense.value + rest_s, self.measured.dense.whole_s),
-            Off(planned.value + rest_s, self.measured.planned.whole_s),
+            Off(dense.value + rest.dense_s, self.measured.dense.whole_s),
+            Off(planned.value + rest.planned_s, self.measured.planned.whole_s),
         )
 
     @property

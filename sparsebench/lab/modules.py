@@ -161,7 +161,7 @@ def matrix_of(layer: Any) -> np.ndarray:
     return weight.reshape(len(weight), -1)
 
 
-def replacing(layer: Any, product: Product) -> Any:
+def replacing(layer: Any, product: Any) -> Any:
     """The layer that computes `product` in the place of `layer`, an nn.Linear or nn.Conv2d, with its bias."""
     kind = SparseConv2d if isinstance(layer, nn.Conv2d) else SparseLinear
     return kind(product, None if layer.bias is None else layer.bias.detach())

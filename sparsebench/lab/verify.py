@@ -51,7 +51,7 @@ class Verification:
 
     chosen     sparse kernel of each layer that the plan prunes and its pattern fits
     baselines  dense kernels by the identity of a problem, where a run named the fastest; several are timed first, and
-               so are all that can run a problem without
+               so are all that can run a convolution, or a problem of which no run said
     """
 
     network: Network
@@ -101,7 +101,7 @@ class Verification:
         return VerifyLayer(entry.layer.name, entry.dense, dense, entry.layer.calls, sparse, name)
 
     def _dense(self, entry: Planned, missing: Mapping[str, str]) -> Iterable[str]:
-        named = self.baselines.get(entry.dense.identity, ())
+        named = () if entry.dense.conv else self.baselines.get(entry.dense.identity, ())  # see verify_choice.py
         able = [
             name
             for name, kernel in self.kernels.items()

@@ -28,10 +28,9 @@ import importlib.util
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,13 +39,13 @@ import numpy as np
 import torch
 
 from sparsebench.case import Case
-from sparsebench.errors import MissingNeed, Refused
-from sparsebench.kernel import Kernel, Launch
+from sparsebench.errors import Refused
+from sparsebench.kernel import Kernel
 from sparsebench.lab.check import Verdict
-from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN, Contestant, Rotation
+from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
-from sparsebench.lab.movable import as_tensor
 from sparsebench.lab.ready import refuse
+from sparsebench.lab.verify_choice import Choice, Judge
 from sparsebench.lab.verify_sides import NetworkSide
 from sparsebench.lab.wire import Verify, VerifyLayer
 from sparsebench.paired import LEAST_ROUNDS, paired_ratio
@@ -54,7 +53,6 @@ from sparsebench.record import Protocol
 from sparsebench.rest import CACHE, DENSE, PLANNED, TORCH
 
 MARGIN, BESIDE_TORCH, U = 8, 16, 2.0**-24
-SCREEN_ROUNDS = 7  # of dense kernels against each other, where no record names the best
 
 Times = dict[str, list[float]]
 
@@ -81,7 +79,6 @@ class NetworkBench:
     protocol: Protocol
     side: NetworkSide
     mark: Callable[[str], None] = lambda name: None
-    _best: dict[Any, str] = field(default_factory=dict)  # dense kernel by problem
     _products: dict[str, dict[str, Product]] = field(default_factory=lambda: {DENSE: {}, PLANNED: {}})
     _terms: float = 0.0
 
@@ -95,7 +92,7 @@ class NetworkBench:
         torch.manual_seed(self.asked.seed)
         model = builder.build().eval()
         inputs = [self._inputs(builder, fresh) for fresh in (0, 1)]
-        networks = self._networks(model)
+        networks = self._networks(model, inputs[0])
         error_ratio = self._checked(networks, model, inputs[0])
         clocks = {"before_mhz": self.side.side.clocks()["mhz"]}
         samples, stop = self._timed(networks, inputs[0])
@@ -137,19 +134,27 @@ class NetworkBench:
 
     # Building ---------------------------------------------------------------------------------------------------------
 
-    def _networks(self, model: Any) -> dict[str, Any]:
+    def _networks(self, model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
         """The three networks; `model` itself, pruned, is torch's. It is pruned before it leaves the CPU."""
         layers = dict(model.named_modules())
         pruned = [(entry, *self._pruned(number, entry, layers)) for number, entry in enumerate(self.asked.layers)]
         self.side.home(model)
         made: dict[str, dict[int, Any]] = {DENSE: {}, PLANNED: {}}
+        choices: dict[str, dict[str, tuple[Any, Choice]]] = {DENSE: {}, PLANNED: {}}
+        judge = Judge(self.side.side)
         for entry, layer, w, draw in pruned:
-            dense = self._dense(entry, w, draw)
-            planned = dense if entry.sparse is None else self._product(w, draw, entry.sparse, entry.kernel)
-            for side, product in ((DENSE, dense), (PLANNED, planned)):
-                self._products[side][entry.name] = product
-                made[side][id(layer)] = replacing(layer, product)
-        return {TORCH: model, **{side: with_layers(model, made[side]) for side in made}}
+            for side in made:
+                if side == PLANNED and entry.sparse is not None:
+                    product = self._products[side][entry.name] = self._product(w, draw, entry.sparse, entry.kernel)
+                    made[side][id(layer)] = replacing(layer, product)
+                    continue
+                choice = Choice(entry.dense, entry.dense_kernels, partial(self._dense, entry, w, draw), judge)
+                made[side][id(layer)] = replacing(layer, choice)
+                choices[side][entry.name] = made[side][id(layer)], choice
+        networks = {side: with_layers(model, made[side]) for side in made}
+        for side, network in networks.items():
+            self._settle(side, network, choices[side], inputs)
+        return {TORCH: model, **networks}
 
     def _pruned(self, number: int, entry: VerifyLayer, layers: Mapping[str, Any]) -> tuple[Any, np.ndarray, Any]:
         """(The layer, its pruned W, the draw of its mask)."""
@@ -165,32 +170,19 @@ class NetworkBench:
         self.mark(kernel)
         return product_of(w, draw, case, self.kernels[kernel], self.side.toolchain, self.side.lap())
 
-    def _dense(self, entry: VerifyLayer, w: np.ndarray, draw: Any) -> Product:
-        about = entry.dense.identity
-        if about in self._best or len(entry.dense_kernels) == 1:
-            return self._product(w, draw, entry.dense, self._best.get(about, entry.dense_kernels[0]))
-        rivals = dict(self._rivals(entry, w, draw))
-        if not rivals:
-            raise Refused(f"layer {entry.name}: no dense kernel can run {entry.dense.describe()} here")
-        self._best[about] = self._fastest(entry.dense, rivals)
-        return rivals[self._best[about]]
+    def _dense(self, entry: VerifyLayer, w: np.ndarray, draw: Any, kernel: str) -> Product:
+        """The dense product of a layer by `kernel`: one for both networks, where both choose it."""
+        known = self._products[DENSE].get(entry.name)
+        return known if known and known.moved.kernel.name == kernel else self._product(w, draw, entry.dense, kernel)
 
-    def _rivals(self, entry: VerifyLayer, w: np.ndarray, draw: Any) -> Iterator[tuple[str, Product]]:
-        for name in entry.dense_kernels:
-            try:
-                yield name, self._product(w, draw, entry.dense, name)
-            except (MissingNeed, Refused):
-                continue
-
-    def _fastest(self, case: Case, rivals: Mapping[str, Product]) -> str:
-        """The dense kernel of the least median time on `case` among rivals that meet their weights cold."""
-        side, x = self.side.side, as_tensor(self.side.toolchain.place(case))
-        contestants = [
-            Contestant(name, Rotation([Launch(partial(product, x))], weight_bytes=1), x)  # one copy: never warm
-            for name, product in rivals.items()
-        ]
-        seen = list(islice(side.clock.rounds(contestants, [CACHE]), SCREEN_ROUNDS))
-        return min(rivals, key=lambda name: float(np.median([times_s[CACHE][name] for times_s in seen])))
+    def _settle(
+        self, side: str, network: Any, choices: Mapping[str, tuple[Any, Choice]], inputs: Sequence[Any]
+    ) -> None:
+        """Let a forward pass decide which dense kernels run the layers of `network`."""
+        if any(len(choice.names) > 1 for _, choice in choices.values()):
+            network(*inputs)
+        for name, (module, choice) in choices.items():
+            module.product = self._products[side][name] = choice.settled()
 
     # Checking ---------------------------------------------------------------------------------------------------------
 

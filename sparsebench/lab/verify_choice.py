@@ -1,0 +1,94 @@
+"""Which dense kernel a layer gets: decided where the layer stands, on X as the layer before hands it on.
+
+Alone, over X as [b, c, h, w], torch's convolution of 512 channels of 4x4 (batch 16) was as fast as oneDNN's; behind one
+of oneDNN's, which answers in channels_last, it took 36 ms instead of 16, and the best dense VGG19 was slower than plain
+torch. So all kernels that can run a convolution are timed in the first forward pass of each network, in the order of
+its layers. A product of matrices finds X as it was timed, so there those that a run named are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from sparsebench.case import Case
+from sparsebench.errors import MissingNeed, Refused
+from sparsebench.kernel import Launch
+from sparsebench.lab.clock import Contestant, Rotation
+from sparsebench.lab.modules import Product
+from sparsebench.lab.sides import Side
+from sparsebench.rest import CACHE
+
+SCREEN_ROUNDS = 7
+HOPELESS = 2.0  # times the fastest of a first round: not timed again
+
+Make = Callable[[str], Product]
+
+
+@dataclass(slots=True, eq=False)
+class Judge:
+    """Times rivals that meet their weights cold, once for each problem and way in which X lies."""
+
+    side: Side
+    _best: dict[Any, str] = field(default_factory=dict)
+
+    def fastest(self, case: Case, names: Sequence[str], make: Make, x: Any) -> Product:
+        """The product, made by `make`, of the least median time on `x`; Refused where none can be made."""
+        if len(names) == 1:
+            return make(names[0])
+        about = case.identity, x.stride()
+        if about in self._best:
+            return make(self._best[about])
+        rivals = dict(_makeable(names, make))
+        if not rivals:
+            raise Refused(f"no dense kernel can run {case.describe()} here")
+        first = self._medians(rivals, x, 1)
+        hopeful = {name: each for name, each in rivals.items() if first[name] <= HOPELESS * min(first.values())}
+        times_s = self._medians(hopeful, x, SCREEN_ROUNDS) if len(hopeful) > 1 else first
+        self._best[about] = min(hopeful, key=lambda name: times_s[name])
+        return rivals[self._best[about]]
+
+    def _medians(self, rivals: Mapping[str, Product], x: Any, rounds: int) -> dict[str, float]:
+        contestants = [
+            Contestant(name, Rotation([Launch(partial(product, x))], weight_bytes=1), x)  # one copy: never warm
+            for name, product in rivals.items()
+        ]
+        seen = list(islice(self.side.clock.rounds(contestants, [CACHE]), rounds))
+        return {name: float(np.median([times_s[CACHE][name] for times_s in seen])) for name in rivals}
+
+
+def _makeable(names: Sequence[str], make: Make) -> Iterator[tuple[str, Product]]:
+    for name in names:
+        try:
+            yield name, make(name)
+        except (MissingNeed, Refused):
+            continue
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """Stands for a product until its first call, which decides which of `names` it is."""
+
+    case: Case
+    names: Sequence[str]
+    make: Make
+    judge: Judge
+    chosen: Product | None = None
+
+    def __call__(self, x: Any) -> Any:
+        if self.chosen is None:
+            self.chosen = self.judge.fastest(self.case, self.names, self.make, x)
+        return self.chosen(x)
+
+    def settled(self) -> Product:
+        """What was chosen; the first that can be made where no call came."""
+        if self.chosen is None:
+            self.chosen = next((product for _, product in _makeable(self.names, self.make)), None)
+        if self.chosen is None:
+            raise Refused(f"no dense kernel can run {self.case.describe()} here")
+        return self.chosen

@@ -1,0 +1,87 @@
+"""The dense kernel of a layer is chosen where the layer stands, on X as the layer before hands it on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sparsebench.case import Case, Conv
+from sparsebench.errors import MissingNeed, Refused
+from sparsebench.lab.verify_choice import SCREEN_ROUNDS, Choice, Judge
+
+CASE = Case(m=8, k=8, n=16, op="conv2d", conv=Conv(8, 4, 4, 1, 1))
+X = torch.zeros(1, 8, 4, 4)
+LAST = X.to(memory_format=torch.channels_last)
+
+
+class Product:
+    """A product that takes as long as its table says of the strides of X."""
+
+    def __init__(self, name, contiguous_s, channels_last_s):
+        self.name, self.contiguous_s, self.channels_last_s = name, contiguous_s, channels_last_s
+
+    def __call__(self, x):
+        return self.contiguous_s if x.is_contiguous() else self.channels_last_s
+
+
+class Clock:
+    """Believes what products say, and counts rounds of each."""
+
+    def __init__(self):
+        self.timed = {}
+
+    def rounds(self, contestants, caches):
+        while True:
+            for each in contestants:
+                self.timed[each.name] = self.timed.get(each.name, 0) + 1
+            yield {cache: {each.name: each.rotation.take().run() for each in contestants} for cache in caches}
+
+
+PRODUCTS = {
+    "plain": Product("plain", 1.0, 3.0),
+    "blocked": Product("blocked", 1.1, 1.0),
+    "slow": Product("slow", 9.0, 9.0),
+}
+
+
+def make(name):
+    if name == "missing":
+        raise MissingNeed("not installed")
+    return PRODUCTS[name]
+
+
+def choice(*names, judge=None):
+    return Choice(CASE, names, make, judge or Judge(SimpleNamespace(clock=Clock())))
+
+
+@pytest.mark.parametrize(("x", "best"), [(X, "plain"), (LAST, "blocked")])
+def test_the_way_x_lies_decides(x, best):
+    asked = choice("plain", "blocked", "slow", "missing")
+    asked(x)
+    assert asked.settled().name == best
+
+
+def test_what_is_hopeless_is_timed_once():
+    judge = Judge(SimpleNamespace(clock=Clock()))
+    choice("plain", "blocked", "slow", judge=judge)(X)
+    assert judge.side.clock.timed == {"plain": 1 + SCREEN_ROUNDS, "blocked": 1 + SCREEN_ROUNDS, "slow": 1}
+
+
+def test_one_question_is_timed_once_and_another_way_x_lies_is_another():
+    judge = Judge(SimpleNamespace(clock=Clock()))
+    for _ in range(3):
+        choice("plain", "blocked", judge=judge)(X)
+    assert judge.side.clock.timed["plain"] == 1 + SCREEN_ROUNDS
+    later = choice("plain", "blocked", judge=judge)
+    later(LAST)
+    assert later.settled().name == "blocked"
+
+
+def test_one_kernel_needs_no_clock_and_none_is_refused():
+    assert choice("slow").settled().name == "slow"
+    assert choice("missing", "blocked").settled().name == "blocked"
+    for ask in (lambda: choice("missing", "missing")(X), choice("missing").settled):
+        with pytest.raises(Refused, match="no dense kernel can run"):
+            ask()
