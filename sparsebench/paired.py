@@ -44,7 +44,7 @@ class Ratio:
 
 
 @lru_cache(maxsize=4096)
-def _outer_ranks(rounds: int, confidence: float) -> tuple[int, int]:
+def outer_ranks(rounds: int, confidence: float) -> tuple[int, int]:
     """Ranks (from 0) of the order statistics that bracket the median; the whole range when rounds are too few."""
     below = bdtr(np.arange(rounds // 2 + 1), rounds, 0.5)  # P(at most r of the rounds lie below the median)
     lowest = max(int((below <= (1 - confidence) / 2).sum()) - 1, 0)
@@ -60,7 +60,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     (2.0, 1.0, 3.0)
     """
     ordered = sorted(values)
-    low, high = _outer_ranks(len(ordered), confidence)
+    low, high = outer_ranks(len(ordered), confidence)
     return _middle(ordered), float(ordered[low]), float(ordered[high])
 
 
@@ -71,7 +71,7 @@ def rounds_interval(values: Sequence[float]) -> tuple[float, float, float]:
     milliseconds. So as many rounds are counted as independent ones would tell as much (`effective_rounds`).
     """
     ordered, known = sorted(values), effective_rounds(values)
-    low, _ = _outer_ranks(known, CONFIDENCE)
+    low, _ = outer_ranks(known, CONFIDENCE)
     rank = int((low + 1) / (known + 1) * (len(ordered) + 1)) - 1
     return _middle(ordered), float(ordered[rank]), float(ordered[len(ordered) - 1 - rank])
 

@@ -134,7 +134,9 @@ class Record:
         def cost_s(name: str) -> float:
             return (self.median_s(cache, name) or math.inf) + (self.layout_s.get(name, 0.0) if total else 0.0)
 
-        return min(self.baselines, key=cost_s, default=None)
+        if len(self.baselines) < 2:  # most have one, whose median nobody needs
+            return next(iter(self.baselines), None)
+        return min(self.baselines, key=cost_s)
 
     def speedup(self, cache: str | None = None, *, total: bool = False) -> Ratio | None:
         """How many times faster than the best baseline, paired by round; None where there are no times.

@@ -7,10 +7,12 @@ a lock beside it says so, and is freed by the system when its holder dies.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +23,22 @@ from filelock import FileLock, Timeout
 from sparsebench.errors import StoreError
 from sparsebench.machine import Machine
 from sparsebench.record import Record
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within it no cycles of references are looked for, as a context or as a decorator.
+
+    Records hold none, and to look for them again and again among a hundred thousand takes as long as to read these.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
 
 _KEY = re.compile(rb'\{"key":"([^"\\]*)"')
 
@@ -55,6 +73,7 @@ def newest(records: Iterable[Record]) -> dict[str, Record]:
     return {record.key: record for record in records}
 
 
+@uncollected()
 def read_records(results: Path, machine: str | None = None) -> list[Record]:
     """All of `each_record` at once: about 10 KB a record, most of it samples."""
     return list(each_record(results, machine))

@@ -231,10 +231,10 @@ def test_a_kernel_killed_by_what_an_earlier_one_left_behind_is_ok_when_run_alone
 
 @pytest.mark.slow
 def test_a_kernel_that_crashes_every_worker_is_left_out_after_three(tmp_path):
-    suite = planted(tmp_path, "poison.deadly", "csr.scipy", n=[1, 2, 4, 8, 16])
+    suite = planted(tmp_path, "poison.deadly", "csr.scipy", n=[1, 2, 4, 8])
     summary = Run(suite, tmp_path / "results", limits=Limits(timeout_s=60)).execute()
     found = [record for record in summary.records if record.kernel == "poison.deadly"]
-    assert [record.outcome for record in found] == ["crashed"] * 3 + ["skipped"] * 2
+    assert [record.outcome for record in found] == ["crashed"] * 3 + ["skipped"]
     assert {record.outcome for record in summary.records if record.kernel != "poison.deadly"} == {"ok"}
     assert "SIGSEGV" in found[0].reason
     assert "once more alone in a fresh worker" in found[0].reason

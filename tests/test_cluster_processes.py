@@ -78,7 +78,8 @@ def test_ctrl_c_at_home_ends_the_run_and_the_worker_s_trial(tmp_path):
     with cluster(tmp_path, REPLAY_ELSE="60") as there:
         there.worker("a")
         there.wait_for("a", "waits for trials")
-        there.start("home", CLI, "run", str(suite.path), "--scheduler", there.address, "--device", "cpu")
+        asked = ("run", str(suite.path), "--results", str(tmp_path / "results"), "--device", "cpu")
+        there.start("home", CLI, *asked, "--scheduler", there.address)
         deadline_s = time.monotonic() + 60
         while there.child("a") is None and time.monotonic() < deadline_s:
             time.sleep(0.1)

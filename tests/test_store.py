@@ -237,14 +237,16 @@ def test_every_schema_has_a_golden_file():
 
 
 WRITER = """
-import sys
+import json, sys
+from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_store import MACHINE, record
+from sparsebench.machine import Machine
+from sparsebench.record import Record
 from sparsebench.store import Store
-with Store(Path(sys.argv[1]), MACHINE, "s") as store:
+record, machine = Record.from_json(sys.argv[2]), Machine.from_json(json.loads(sys.argv[3]))
+with Store(Path(sys.argv[1]), machine, "s") as store:
     for number in range(len(store.records), 10_000):
-        store.append(record(f"key{number:05}"))
+        store.append(replace(record, key=f"key{number:05}"))
         print(number, flush=True)
 """
 
@@ -253,7 +255,7 @@ def test_kill_9_twenty_times_loses_nothing_that_was_stored(tmp_path):
     random.seed(0)
     acknowledged = -1
     for _ in range(20):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), record().to_json(), json.dumps(MACHINE.to_json())]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             acknowledged = int(writer.stdout.readline())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.desk.observe import Observation
+from sparsebench.desk.observe import Observation, by_trial
 from sparsebench.errors import StoreError
 from sparsebench.record import Record
 from sparsebench.store import read_lines
@@ -42,8 +42,7 @@ def pairs(records: Iterable[Record]) -> list[tuple[Record, Record | None]]:
     A trial is a machine, a case, a kernel, caches and threads; records of other code are passed over.
     """
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in records:
-        about = (record.machine, record.case.identity, record.kernel, record.protocol.cache, record.protocol.threads)
+    for about, record in by_trial(records):
         groups[about].append(record)
     newest = [_newest(group) for group in groups.values()]
     return [(record, _earlier(record, group)) for record, group in zip(newest, groups.values(), strict=True)]

@@ -38,32 +38,40 @@ def problem_text(row: Any) -> str:
 
 def arms(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each arm in each setting, fastest first."""
+    timed = timed_sparse(table)[[*SETTING, *ARM, *PROBLEM, *_OF_AN_ARM]]
+    timed = timed.assign(problem=timed.groupby([*PROBLEM, "file"], sort=False).ngroup())
     rows = [
         _arm(dict(zip((*SETTING, *ARM), key, strict=True)), group)
-        for key, group in timed_sparse(table).groupby([*SETTING, *ARM], sort=True)
+        for key, group in timed.groupby([*SETTING, *ARM], sort=True)
     ]
     return pd.DataFrame(rows, columns=list(ARM_COLUMNS)).sort_values("speedup", ascending=False, kind="stable")
 
 
+_OF_AN_ARM = (
+    "file", "option", "requested", "sparsity", "speedup_total", "speedup_total_low", "speedup_total_high", "baseline",
+)  # fmt: skip
+
+
 def _arm(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+    speedup, low, high = (group[f"speedup_total{end}"].to_numpy() for end in ("", "_low", "_high"))
     return {
         **key,
         "option": group.option.iloc[0],
         "requested": group.requested.iloc[0],
         "sparsity": float(group.sparsity.median()),
-        "problems": len(group[[*PROBLEM, "file"]].drop_duplicates()),
-        "speedup": geomean(group.speedup_total),
-        "low": geomean(group.speedup_total_low),
-        "high": geomean(group.speedup_total_high),
-        "least": float(group.speedup_total.min()),
-        "most": float(group.speedup_total.max()),
-        "wins": int((group.speedup_total_low > 1).sum()),
-        "losses": int((group.speedup_total_high < 1).sum()),
+        "problems": group.problem.nunique(),
+        "speedup": geomean(speedup),
+        "low": geomean(low),
+        "high": geomean(high),
+        "least": float(speedup.min()),
+        "most": float(speedup.max()),
+        "wins": int((low > 1).sum()),
+        "losses": int((high < 1).sum()),
         "baseline": group.baseline.mode().iloc[0],
     }
 
 
-def geomean(values: Sequence[float] | pd.Series) -> float:
+def geomean(values: Sequence[float] | pd.Series | np.ndarray) -> float:
     """The geometric mean of positive numbers.
 
     >>> geomean([1.0, 4.0])
@@ -86,17 +94,19 @@ def break_evens(table: pd.DataFrame) -> pd.DataFrame:
                crosses
     verdict    "crosses", "always faster", "never faster"
     """
-    rows = [
-        dict(zip((*SETTING, *PROBLEM, "family", "kernel"), key, strict=True)) | _crossing(group)
-        for key, group in timed_sparse(table).groupby([*SETTING, *PROBLEM, "family", "kernel"], sort=True)
-        if group.sparsity.nunique() > 1
-    ]
-    return pd.DataFrame(rows, columns=[*SETTING, *PROBLEM, "family", "kernel", "sparsity", "verdict"])
+    keys = [*SETTING, *PROBLEM, "family", "kernel"]
+    logs = timed_sparse(table)[[*keys, "sparsity", "speedup_total"]]
+    logs = logs.assign(log=np.log(logs.speedup_total)).groupby([*keys, "sparsity"], sort=True).log.mean().reset_index()
+    start = np.flatnonzero(~logs[keys].duplicated().to_numpy())
+    points = zip(*(np.split(logs[name].to_numpy(), start)[1:] for name in ("sparsity", "log")), strict=True)
+    found = [_crossing(*point) for point in points]
+    rows = logs[keys].iloc[start].assign(**{name: [one[name] for one in found] for name in ("sparsity", "verdict")})
+    return rows[np.diff([*start, len(logs)]) > 1].reset_index(drop=True)
 
 
-def _crossing(group: pd.DataFrame) -> dict[str, Any]:
-    points = group.assign(log=np.log(group.speedup_total)).groupby("sparsity").log.mean()
-    logs, kept = points.to_numpy(), np.log(1 - points.index.to_numpy())
+def _crossing(sparsity: np.ndarray, logs: np.ndarray) -> dict[str, Any]:
+    """Where log speedups at rising sparsities cross 0."""
+    kept = np.log(1 - sparsity)
     if (logs > 0).all():
         return {"sparsity": None, "verdict": "always faster"}
     if logs[-1] <= 0:

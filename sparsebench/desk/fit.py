@@ -25,8 +25,10 @@ from sparsebench.desk.points import NOTHING, Beside
 from sparsebench.desk.sparse import SparseModel
 from sparsebench.record import Record
 from sparsebench.rest import is_rest
+from sparsebench.store import uncollected
 
 
+@uncollected()
 def fit(
     records: Iterable[Record],
     law: str = BEST,

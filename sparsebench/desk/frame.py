@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import filterfalse
 from typing import Any
 
@@ -12,8 +12,9 @@ import pandas as pd
 from sparsebench.case import Case
 from sparsebench.desk.names import arm_text, family_text, pattern_option
 from sparsebench.desk.observe import DENSE, Blocks, blocks_of, current, is_dense_kernel
+from sparsebench.desk.timings import Timing, timings
 from sparsebench.errors import PatternError
-from sparsebench.paired import Ratio, rounds_interval
+from sparsebench.paired import Ratio
 from sparsebench.record import Record
 from sparsebench.rest import is_rest
 
@@ -48,9 +49,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     irf         (1 - sparsity) x speedup; irf_total from speedup_total
     Numbers are missing where the outcome is not ok.
     """
-    table = pd.DataFrame(
-        [row for record in current(filterfalse(is_rest, records)) for row in _rows(record)], columns=list(COLUMNS)
-    )
+    table = pd.DataFrame(list(_rows(current(filterfalse(is_rest, records)))), columns=list(COLUMNS))
     return table.astype(dict.fromkeys(_NUMBERS, float))
 
 
@@ -64,15 +63,23 @@ def rows_of(table: pd.DataFrame) -> Iterator[Any]:
     return iter(table.itertuples())
 
 
-def _rows(record: Record) -> Iterator[dict[str, Any]]:
-    about = _about(record)
-    for cache in record.samples or record.protocol.cache:
-        yield about | {"cache": cache} | (_times(record, cache) if record.times_s(cache) else {})
+def _rows(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    asked = [(record, cache) for record in records for cache in record.samples if record.times_s(cache)]
+    timed = {(id(record), cache): found for (record, cache), found in zip(asked, timings(asked), strict=True)}
+    told: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        case = record.case
+        pattern = case.pattern, case.sparsity, repr(case.params)
+        if pattern not in told:
+            told[pattern] = _about_pattern(case)
+        about = _about(record) | told[pattern]
+        for cache in record.samples or record.protocol.cache:
+            found = timed.get((id(record), cache))
+            yield about | {"cache": cache} | (_times(record, cache, found) if found else {})
 
 
 def _about(record: Record) -> dict[str, Any]:
-    case, blocks = record.case, _blocks(record.case)
-    single = len(blocks) == 1
+    case = record.case
     return {
         "key": record.key,
         "machine": record.machine,
@@ -83,14 +90,6 @@ def _about(record: Record) -> dict[str, Any]:
         },
         "conv": _convolution(case),
         "threads": record.protocol.threads,
-        "arm": arm_text(case),
-        "family": family_text(case),
-        "option": pattern_option(case),
-        "block": "+".join(f"{bh}x{bw}" for _, bh, bw in blocks),
-        "bh": blocks[0][1] if single else None,
-        "bw": blocks[0][2] if single else None,
-        "levels": [list(level) for level in blocks],
-        "mask": _mask(case),
         "sparsity": record.sparsity,
         "requested": case.sparsity,
         "file": case.source.file if case.source else "",
@@ -106,23 +105,37 @@ def _about(record: Record) -> dict[str, Any]:
     }
 
 
-def _times(record: Record, cache: str) -> dict[str, Any]:
-    times_s, flops = record.times_s(cache), record.useful_flops
-    time_s, low_s, high_s = rounds_interval(times_s)
-    native, total = record.speedup(cache), record.speedup(cache, total=True)
+def _about_pattern(case: Case) -> dict[str, Any]:
+    """What pattern, sparsity and parameters alone decide."""
+    blocks = _blocks(case)
+    single = len(blocks) == 1
+    return {
+        "arm": arm_text(case),
+        "family": family_text(case),
+        "option": pattern_option(case),
+        "block": "+".join(f"{bh}x{bw}" for _, bh, bw in blocks),
+        "bh": blocks[0][1] if single else None,
+        "bw": blocks[0][2] if single else None,
+        "levels": [list(level) for level in blocks],
+        "mask": _mask(case),
+    }
+
+
+def _times(record: Record, cache: str, found: Timing) -> dict[str, Any]:
+    native, total, flops = found.native, found.total, record.useful_flops
     kept = None if record.sparsity is None else 1 - record.sparsity
     return {
-        "time_s": time_s,
-        "low_s": low_s,
-        "high_s": high_s,
-        "total_s": time_s + record.layout_s.get(record.kernel, 0.0),
+        "time_s": found.time_s,
+        "low_s": found.low_s,
+        "high_s": found.high_s,
+        "total_s": found.time_s + record.layout_s.get(record.kernel, 0.0),
         **_ratio("speedup", native),
         **_ratio("speedup_total", total),
-        "baseline": record.best_baseline(cache, total=True) or "",
-        "useful_gflop_per_s": None if flops is None else flops / time_s / 1e9,
+        "baseline": found.baseline,
+        "useful_gflop_per_s": None if flops is None else flops / found.time_s / 1e9,
         "irf": kept * native.median if native and kept is not None else None,
         "irf_total": kept * total.median if total and kept is not None else None,
-        "rounds": len(times_s),
+        "rounds": len(record.times_s(cache)),
         "stop": record.stop,
         "flags": [flag for flag in record.flags if _about_cache(flag, cache)],
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# scipy: ranks that share ties.
-from scipy.stats import rankdata
+# pandas: ranks that share ties (scipy.stats takes a second to load, which nothing else here asks for).
+import pandas as pd
 
 from sparsebench.desk.model import HeldOut
 from sparsebench.desk.points import Seen
@@ -83,5 +83,5 @@ def errors(found: Told, seen: Seen) -> HeldOut | None:
 
 def _rank(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's correlation; None where either side is all one value."""
-    a, b = rankdata(a), rankdata(b)
+    a, b = pd.Series(a).rank().to_numpy(), pd.Series(b).rank().to_numpy()
     return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else None

@@ -181,7 +181,7 @@ def _timed(record: Record, cache: str) -> _Timed | None:
     if not len(own_s):
         return None
     rivals = {name: rounds_s for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
-    best = min(rivals, key=lambda name: _median(rivals[name]), default="")
+    best = min(rivals, key=lambda name: _median(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
     speedup = math.exp(_median(np.log(rivals[best] / own_s))) if best else 1.0
     return _Timed(record, cache, _median(own_s), best, speedup)
 
@@ -253,7 +253,8 @@ def _problem(case: Case, *about: str | int) -> tuple[Any, ...]:
 
 def _rounds(record: Record, kernel: str, cache: str) -> np.ndarray:
     """Seconds of each round, layout change included."""
-    return np.asarray(record.times_s(cache, kernel), float) + record.layout_s.get(kernel, 0.0)
+    times_s, layout_s = np.asarray(record.times_s(cache, kernel), float), record.layout_s.get(kernel, 0.0)
+    return times_s + layout_s if layout_s else times_s
 
 
 def _median(values: np.ndarray) -> float:
@@ -270,8 +271,16 @@ def _interval(record: Record, kernel: str, cache: str) -> tuple[float, float]:
 def current(records: Iterable[Record]) -> list[Record]:
     """Without records that a newer one supersedes: same machine, case, kernel, caches and threads, but other code."""
     newest: dict[tuple[Any, ...], Record] = {}
-    for record in records:
-        about = (record.machine, record.case.identity, record.kernel, record.protocol.cache, record.protocol.threads)
+    for about, record in by_trial(records):
         if about not in newest or record.started_at >= newest[about].started_at:
             newest[about] = record
     return list(newest.values())
+
+
+def by_trial(records: Iterable[Record]) -> Iterator[tuple[tuple[Any, ...], Record]]:
+    """Each record with what makes two of them runs of one trial: machine, case, kernel, caches and threads."""
+    case, identity = None, ()
+    for record in records:
+        if record.case is not case:  # as a store is read, the records of a case share it
+            case, identity = record.case, record.case.identity
+        yield (record.machine, identity, record.kernel, record.protocol.cache, record.protocol.threads), record

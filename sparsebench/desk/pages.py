@@ -115,9 +115,11 @@ def _arms(text: str, rows: pd.DataFrame) -> Table:
 def reached(table: pd.DataFrame, peaks: dict[str, object]) -> Table:
     """What share of the machine's measured peaks each kernel reached, over all its problems; no rows without peaks."""
     timed = table[(table.outcome == "ok") & table.time_s.notna() & (table.nnz > 0)]
+    timed = timed[["kernel", "dtype", "n", "useful_gflop_per_s", "moved_bytes", "time_s"]]
+    flops_peak = timed["dtype"].map({dtype: _flops_peak(peaks, dtype) for dtype in timed["dtype"].unique()})
     shares = timed.assign(
-        of_flops=[_share(row.useful_gflop_per_s * 1e9, _flops_peak(peaks, row.dtype)) for row in rows_of(timed)],
-        of_bytes=[_share(row.moved_bytes / row.time_s, _bytes_peak(peaks)) for row in rows_of(timed)],
+        of_flops=timed.useful_gflop_per_s * 1e9 / flops_peak.astype(float),
+        of_bytes=timed.moved_bytes / timed.time_s / (_bytes_peak(peaks) or math.nan),
     )
     shares = shares[shares.of_flops.notna() | shares.of_bytes.notna()]
     return Table(
@@ -137,10 +139,6 @@ def reached(table: pd.DataFrame, peaks: dict[str, object]) -> Table:
             for (kernel, dtype, n), rows in shares.groupby(["kernel", "dtype", "n"], sort=True)
         ),
     )
-
-
-def _share(value: float, peak: float | None) -> float:
-    return value / peak if peak else float("nan")
 
 
 def _flops_peak(peaks: dict[str, object], dtype: str) -> float | None:

@@ -28,11 +28,12 @@ from sparsebench.errors import StoreError
 from sparsebench.machine import Machine
 from sparsebench.record import Record
 from sparsebench.rest import is_rest
-from sparsebench.store import read_machines, read_records
+from sparsebench.store import read_machines, read_records, uncollected
 
 MOST_ROWS = 60  # of a table in Markdown; HTML has them all, and scrolls
 
 
+@uncollected()
 def write_report(results: Path, out: Path, machine: str | None = None) -> Path:
     """Write report.md, its plots and report.html into `out`; the path of report.html.
 
