@@ -127,9 +127,7 @@ class _Oracle:
         from sparsebench.desk.predict import predict
 
         try:
-            return predict(
-                self.network, self._fitted(column), plan, batch=self.batch, machine=self.machine, rest=rest
-            )
+            return predict(self.network, self._fitted(column), plan, batch=self.batch, machine=self.machine, rest=rest)
         except BadInput as error:
             self.told.append(f"No prediction {column}: {error}")
             return None
