@@ -8,7 +8,7 @@ import pytest
 from replay import World, smooth_rate, usual_arms, usual_world, write_results
 
 from sparsebench.case import Case
-from sparsebench.desk.again import every_line, first_runs, noise_floor, pairs
+from sparsebench.desk.again import every_line, first_runs, noise_floor, runs
 from sparsebench.desk.conformal import NOMINAL, Coverage, coverage, drift, half_width
 from sparsebench.desk.fit import fit
 from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
@@ -23,7 +23,7 @@ LATER = "2026-11-21T09:31:00.000+00:00"
 
 
 def seen_of(records, kernel="bsr.c", found=None):
-    found = found or pairs(records)
+    found = found or runs(records)
     usual = dense_times(seen for _, seen in dense_observations(record for record, _ in found))
     group = [seen for seen in sparse_observations(found, usual, usual) if seen.setting.kernel == kernel]
     return Seen.of(group, [NOTHING] * len(group)), group
@@ -85,15 +85,15 @@ def test_what_cannot_be_left_out_is_not():
 def test_two_runs_are_the_same_trial_half_an_hour_apart_by_the_same_code():
     record = usual_world().record(Case(m=256, k=512, n=64, pattern="unstructured", sparsity=0.9), "csr.c")
     later = replace(record, started_at=LATER)
-    assert pairs([record, later]) == [(later, record)]
-    assert pairs([later, record]) == [(later, record)]
-    assert first_runs(pairs([record, later])) == [record]
+    assert runs([record, later]) == [(later, (record,))]
+    assert runs([later, record]) == [(later, (record,))]
+    assert first_runs(runs([record, later])) == [record]
     soon = replace(record, started_at="2026-11-21T09:29:00.000+00:00")
-    assert pairs([record, soon]) == [(soon, None)]
-    assert pairs([replace(record, source_sha="other"), later]) == [(later, None)]
+    assert runs([record, soon]) == [(soon, ())]
+    assert runs([replace(record, source_sha="other"), later]) == [(later, ())]
     crashed = replace(record, outcome="crashed", samples={})
-    assert pairs([crashed, later]) == [(later, None)]
-    assert pairs([replace(record, started_at=""), replace(later, started_at="soon")])[0][1] is None
+    assert runs([crashed, later]) == [(later, ())]
+    assert runs([replace(record, started_at=""), replace(later, started_at="soon")])[0][1] == ()
 
 
 def test_the_noise_floor_is_the_median_distance_of_two_runs():
@@ -127,6 +127,24 @@ def test_a_measured_case_is_answered_by_both_runs():
     assert found.time_s == pytest.approx(1.1 * record.median_s(), rel=1e-3)
     assert found.low_s <= record.median_s() * (1 + 1e-9)
     assert found.high_s >= 1.21 * record.median_s() * (1 - 1e-9)
+
+
+def test_all_earlier_runs_are_learnt_from_and_the_newest_judges():
+    """Each run is 20 % off at every trial; what three of them say together is nearer to the truth."""
+    records = usual_world(noise=0.0, shape_noise=0.0).sweep(SHAPES, NS, usual_arms())
+    noisy = [
+        replace(record, started_at=f"2026-11-2{day}T10:00:00.000+00:00")
+        for day in range(2, 6)
+        for record in second_run(records, noise=0.2, seed=day)
+    ]
+    newest, earlier = runs(noisy)[0]
+    assert [record.started_at[9] for record in (newest, *earlier)] == ["5", "4", "3", "2"]
+    _, group = seen_of(noisy)
+    _, once = seen_of(records)
+    far = [np.std([math.log(getattr(a, name) / b.time_s) for a, b in zip(group, once, strict=True)]) for name in
+           ("judged_s", "before_s", "first_s", "time_s")]  # fmt: skip
+    assert far[:2] == pytest.approx([0.2, 0.2], rel=0.25)
+    assert far[2:] == pytest.approx([0.2 / math.sqrt(3), 0.1], rel=0.25)
 
 
 def test_every_line_of_a_folder_is_read_those_a_newer_one_replaces_too(tmp_path):

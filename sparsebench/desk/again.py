@@ -1,7 +1,8 @@
-"""Two runs of the same trials: the noise floor, which no model can beat, and a judge that no fit has seen.
+"""Runs of the same trials again: the noise floor, which no model can beat, and a judge that no fit has seen.
 
-Records of one case and kernel, made of the same code and started at least APART apart, are two runs of it: lines that
-`run --fresh` appended, or a second results folder. A law is then fitted to the first and judged on the second, and
+Records of one case and kernel, made of the same code and started at least APART apart, are runs of it: lines that
+`run --fresh` appended, or a second results folder. A law is then fitted to all but the newest and judged on that one,
+and with the two newest
 
     noise floor = median |log(T1 / T2)|
 
@@ -10,6 +11,7 @@ says how far the clock agrees with itself, of paired ratios and of plain seconds
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsebench.desk.observe import Observation, by_trial
+from sparsebench.desk.observe import Observation, Runs, by_trial
 from sparsebench.errors import StoreError
 from sparsebench.record import Record
 from sparsebench.store import read_lines
@@ -36,8 +38,8 @@ class NoiseFloor:
     seconds: float
 
 
-def pairs(records: Iterable[Record]) -> list[tuple[Record, Record | None]]:
-    """The newest record of each trial, with the newest that is of the same code and APART older, if there is one.
+def runs(records: Iterable[Record]) -> list[Runs]:
+    """The newest record of each trial, with those of the same code that are APART older, the newest of them first.
 
     A trial is a machine, a case, a kernel, caches and threads; records of other code are passed over.
     """
@@ -53,9 +55,9 @@ def _newest(group: Sequence[Record]) -> Record:
     return max(reversed(group), key=lambda record: record.started_at) if len(group) > 1 else group[0]
 
 
-def _earlier(newest: Record, group: Sequence[Record]) -> Record | None:
+def _earlier(newest: Record, group: Sequence[Record]) -> tuple[Record, ...]:
     if len(group) < 2 or newest.outcome != "ok" or not (at := _when(newest)):
-        return None
+        return ()
     able = [
         record
         for record in group
@@ -64,7 +66,7 @@ def _earlier(newest: Record, group: Sequence[Record]) -> Record | None:
         and (when := _when(record))
         and when <= at - APART
     ]
-    return max(able, key=lambda record: record.started_at, default=None)
+    return tuple(sorted(able, key=lambda record: record.started_at, reverse=True))
 
 
 def _when(record: Record) -> datetime | None:
@@ -79,8 +81,8 @@ def noise_floor(group: Sequence[Observation]) -> NoiseFloor | None:
     twice = [seen for seen in group if seen.twice]
     if not twice:
         return None
-    ratio = [abs(float(np.log(seen.judged_s / seen.first_s))) for seen in twice]
-    seconds = [abs(float(np.log(seen.plain_s / seen.first_plain_s))) for seen in twice]
+    ratio = [abs(math.log(seen.judged_s / seen.before_s)) for seen in twice]
+    seconds = [abs(math.log(seen.plain_s / seen.before_plain_s)) for seen in twice]
     return NoiseFloor(len(twice), float(np.median(ratio)), float(np.median(seconds)))
 
 
@@ -105,6 +107,6 @@ def every_line(results: Path, machine: str | None = None) -> Iterator[Record]:
         raise StoreError(f"no records {where}were found in {results}; make some with `sparsebench run SUITE`")
 
 
-def first_runs(found: Iterable[tuple[Record, Record | None]]) -> list[Record]:
-    """Of each trial its first run, or its only one."""
-    return [earlier or newest for newest, earlier in found]
+def first_runs(found: Iterable[Runs]) -> list[Record]:
+    """Of each trial all runs but its newest, or its only one."""
+    return [record for newest, earlier in found for record in earlier or (newest,)]

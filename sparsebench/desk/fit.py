@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sparsebench.case import Case
-from sparsebench.desk.again import first_runs, pairs
+from sparsebench.desk.again import first_runs, runs
 from sparsebench.desk.dense import DenseModel, problem_text
 from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.hardware import Hardware
@@ -44,9 +44,9 @@ def fit(
 
     Without records there are no models, and every question to them is a ModelError.
     """
-    found = pairs(record for record in records if not is_rest(record) and not (leave_out and leave_out(record.case)))
+    found = runs(record for record in records if not is_rest(record) and not (leave_out and leave_out(record.case)))
     newest, twice = [record for record, _ in found], any(earlier for _, earlier in found)
-    every = [*newest, *(earlier for _, earlier in found if earlier)]
+    every = [*newest, *(record for _, earlier in found for record in earlier)]
     known, first = hardware or {}, {id(record) for record in first_runs(found)}
     seen = list(dense_observations(every))
     dense, usual = _dense([one for _, one in seen], known)

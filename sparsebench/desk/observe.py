@@ -22,6 +22,7 @@ DENSE = "dense"  # a pattern, a format, and the `kernel` of a setting that stand
 CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never a rival
 Blocks = tuple[tuple[float | None, int, int], ...]
 DenseTimes = Mapping[tuple[Any, ...], float]  # a dense kernel on a problem (_problem) -> seconds
+Runs = tuple[Record, tuple[Record, ...]]  # the newest record of a trial, and earlier runs of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -59,11 +60,12 @@ class Setting:
 class Observation:
     """One timed kernel in one cache state, its layout change included, in seconds.
 
-    time_s   what laws are fitted to; where it was timed twice (desk/again.py) the geometric mean of both runs
-    first_s  the first run alone, judged_s the second, both in units of the first run's dense time: what judges a law
-             that was fitted to the first is the paired ratio of the second
-    plain_s, first_plain_s  seconds of the second and first run as the clock had them
-    twice    whether there were two runs; all five agree but for units where there was one
+    time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs
+    first_s  that of all runs but the newest, judged_s the newest, both in units of the earlier runs' dense time: what
+             judges a law that was fitted to those is the paired ratio of the newest
+    plain_s  seconds of the newest run as the clock had them
+    before_s, before_plain_s  the run before the newest, in units as judged_s and plain_s
+    twice    whether there were several runs; all times agree but for units where there was one
     interval  makes the 95 % interval around time_s, (low, high): few are ever asked for theirs
     """
 
@@ -74,7 +76,8 @@ class Observation:
     first_s: float
     judged_s: float
     plain_s: float
-    first_plain_s: float
+    before_s: float
+    before_plain_s: float
     interval: Callable[[], tuple[float, float]]
     twice: bool = False
 
@@ -128,21 +131,19 @@ def is_dense_kernel(kernel: str) -> bool:
     return kernel.split(".")[0] == DENSE
 
 
-def sparse_observations(
-    pairs: Iterable[tuple[Record, Record | None]], dense_s: DenseTimes, first_dense_s: DenseTimes
-) -> Iterator[Observation]:
+def sparse_observations(runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Iterator[Observation]:
     """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over.
 
-    `pairs` are records with the earlier run of the same trial, where there is one. Seconds are those of a usual moment:
-    the dense time of the problem over all its records (`dense_s`, or over the first runs alone), divided by the paired
-    speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep on a
-    busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
+    `runs` are records with the earlier runs of the same trial, the newest first. Seconds are those of a usual moment:
+    the dense time of the problem over all its records (`dense_s`, or over the earlier runs alone), divided by the
+    paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep
+    on a busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
     """
-    for record, earlier in pairs:
+    for record, earlier in runs:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):
             for cache in record.samples:
-                newer, older = _timed(record, cache), _timed(earlier, cache) if earlier else None
-                if newer:
+                if newer := _timed(record, cache):
+                    older = [found for one in earlier if (found := _timed(one, cache))]
                     yield _observed(newer, older, dense_s, first_dense_s)
 
 
@@ -186,30 +187,35 @@ def _timed(record: Record, cache: str) -> _Timed | None:
     return _Timed(record, cache, _median(own_s), best, speedup)
 
 
-def _observed(newer: _Timed, older: _Timed | None, dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
+def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
     record, case = newer.record, newer.record.case
     time_s, kept = newer.time_s(dense_s), (record.nnz or 0) / (case.m * case.k)
     setting = Setting.of(case, record.kernel, record.machine, newer.cache, record.protocol.threads)
-    if older is None:
-        return Observation(
-            setting, case, kept, time_s, time_s, time_s, newer.plain_s, newer.plain_s, partial(newer.interval, dense_s)
-        )
+    if not older:
+        plain_s, interval = newer.plain_s, partial(newer.interval, dense_s)
+        return Observation(setting, case, kept, time_s, time_s, time_s, plain_s, time_s, plain_s, interval)
     return Observation(
         setting,
         case,
         kept,
-        time_s=math.sqrt(time_s * older.time_s(dense_s)),
-        first_s=older.time_s(first_dense_s),
+        time_s=_middle([time_s, *(one.time_s(dense_s) for one in older)]),
+        first_s=_middle([one.time_s(first_dense_s) for one in older]),
         judged_s=newer.time_s(first_dense_s),
         plain_s=newer.plain_s,
-        first_plain_s=older.plain_s,
-        interval=partial(_around_both, newer, older, dense_s),
+        before_s=older[0].time_s(first_dense_s),
+        before_plain_s=older[0].plain_s,
+        interval=partial(_around_all, [newer, *older], dense_s),
         twice=True,
     )
 
 
-def _around_both(newer: _Timed, older: _Timed, dense_s: DenseTimes) -> tuple[float, float]:
-    lows, highs = zip(newer.interval(dense_s), older.interval(dense_s), strict=True)
+def _middle(times_s: list[float]) -> float:
+    """The geometric mean."""
+    return math.exp(sum(map(math.log, times_s)) / len(times_s))
+
+
+def _around_all(runs: list[_Timed], dense_s: DenseTimes) -> tuple[float, float]:
+    lows, highs = zip(*(one.interval(dense_s) for one in runs), strict=True)
     return min(lows), max(highs)
 
 
@@ -233,7 +239,7 @@ def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Obse
         time_s = _median(_rounds(record, kernel, cache))
         setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
         interval = partial(_interval, record, kernel, cache)
-        yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, interval)
+        yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, time_s, interval)
 
 
 def _dense_sides(records: Iterable[Record]) -> Iterator[tuple[Record, str, str]]:
