@@ -33,7 +33,7 @@ from sparsebench.machine import Machine
 from sparsebench.record import Record
 from sparsebench.suite import Trial
 
-VISITS, USUAL_VISIT = 6, 4  # at most so many of a problem, of so many trials or more: each prepares the baselines anew
+VISITS, VISIT = 6, 6  # at most so many of a problem, one for each so many trials: each prepares the baselines anew
 LOOK_S = 0.2  # how often a device that waits for a problem looks whether it is still there
 
 
@@ -82,7 +82,7 @@ class Problem:
     dense: list[Trial]
     sparse: deque[Trial]
     later: deque[Trial]
-    visit: int = USUAL_VISIT
+    visit: int = VISIT
     baselines: Baselines | None = None
     losses: list[Request] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ def problems_of(trials: Sequence[Trial], ledger: Ledger) -> Iterator[Problem]:
             else:
                 (later if ledger.broke(trial) else sparse).append(trial)
         count = len(sparse) + len(later)
-        visits = min(VISITS, max(1, round(count / USUAL_VISIT)))
+        visits = min(VISITS, math.ceil(count / VISIT)) or 1
         yield Problem(dense, sparse, later, max(1, math.ceil(count / visits)))
 
 
