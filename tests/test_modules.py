@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from products import exact, made
 from torch import nn
 
 from sparsebench.case import Case, Conv
@@ -65,20 +66,6 @@ def _questions():
                     yield pytest.param(
                         name, replace(case, op="conv2d", conv=conv, n=n, k=k), id=f"{name}, {conv.kh}x{conv.kw}"
                     )
-
-
-def made(case, kernel, toolchain):
-    draw = case.draw()
-    w = case.weights(draw)
-    return w, product_of(w, draw, case, kernel, toolchain)
-
-
-def exact(w, case, x):
-    w, x = torch.from_numpy(w).double(), x.double()
-    if case.conv is None:
-        return x @ w.T
-    filters = w.view(case.m, case.conv.c, case.conv.kh, case.conv.kw)
-    return nn.functional.conv2d(x, filters, None, case.conv.stride, case.conv.padding)
 
 
 @pytest.mark.parametrize(("name", "case"), questions())

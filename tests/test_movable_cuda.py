@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from products import exact, made
 from shim_cases import needs_shim
 from torch import nn
 
@@ -18,7 +19,7 @@ from sparsebench.case import Case, Conv
 from sparsebench.formats import Dense
 from sparsebench.kernel import Kernel, Launch, load_kernels
 from sparsebench.lab.cuda_build import CupyFunction, poisoned, tensor_of
-from sparsebench.lab.modules import SparseConv2d, SparseLinear, product_of, sparse_layer
+from sparsebench.lab.modules import SparseConv2d, SparseLinear, sparse_layer
 from sparsebench.lab.movable import MovedWrong, movable
 from sparsebench.lab.movable_cuda import NetworkCudaToolchain
 
@@ -74,20 +75,6 @@ def asked_of(names, *convs):
             n, k = conv.batch * conv.oh * conv.ow, conv.c * conv.kh * conv.kw
             image = replace(case, op="conv2d", conv=conv, n=n, k=k, layout="feature")
             yield pytest.param(name, image, id=f"{name}, {conv.kh}x{conv.kw}")
-
-
-def made(case, kernel, toolchain):
-    draw = case.draw()
-    w = case.weights(draw)
-    return w, product_of(w, draw, case, kernel, toolchain)
-
-
-def exact(w, case, x):
-    w, x = torch.from_numpy(w).double(), x.double()
-    if case.conv is None:
-        return x @ w.T
-    filters = w.view(case.m, case.conv.c, case.conv.kh, case.conv.kw)
-    return nn.functional.conv2d(x, filters, None, case.conv.stride, case.conv.padding)
 
 
 def follows(name, case, toolchain, way="arguments"):
