@@ -1,7 +1,7 @@
 """What happens on the device: a kernel is packed, prepared, checked, timed beside its baselines, and checked again.
 
-The bench lives in the worker process and outlives trials: the reference of the case in hand and the dense contestants
-of the problem in hand serve every kernel that is asked about them.
+The bench lives in the worker process and outlives trials: the reference of a case and the dense contestants of a
+problem serve every kernel that is asked about them. Many trials may be under way at once, each timed in goes (clock.py).
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+# psutil: free memory on Linux and macOS alike.
+import psutil
+
 from sparsebench.case import NUMPY_DTYPES, Case, FileData
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
-from sparsebench.lab.clock import Contestant, Rotation, copies_needed, time_interleaved
+from sparsebench.lab.clock import Contestant, Interleaved, Rotation, Timing, copies_needed, time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.operands import fill_with_nan, run_filled
 from sparsebench.lab.ready import Ready, WrongAnswer, refuse
@@ -27,10 +31,36 @@ from sparsebench.lab.reference import Reference, weights_key
 from sparsebench.lab.sides import Side
 from sparsebench.lab.stopwatch import Stopwatch
 from sparsebench.lab.tamper import Turning
+from sparsebench.lab.wire import Measure
 from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
+HELD_SHARE = 0.25  # of the memory that is free at the start, for trials under way
+
+
+@dataclass(slots=True, eq=False)
+class _Problem:
+    """The dense side of a problem: its reference, and the dense kernels that are ready."""
+
+    reference: Reference
+    ready: dict[str, Ready] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Trial:
+    """A trial under way: its kernel and the baselines beside it, and how far their timing has come."""
+
+    reference: Reference
+    own: Ready
+    beside: Sequence[Ready]
+    timing: Interleaved
+    clocks: Mapping[str, Any]  # before the first go
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps from being freed: copies of W, and the operands and answers of its case."""
+        return self.own.held_bytes + self.reference.held_bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -43,9 +73,10 @@ class Bench:
     load: Callable[[Path, str | None], FileData]
     mark: Callable[[str], None] = lambda name: None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    _reference: Reference | None = None
-    _problem: Reference | None = None
-    _dense: dict[str, Ready] = field(default_factory=dict)
+    most_bytes: int = field(default_factory=lambda: int(HELD_SHARE * psutil.virtual_memory().available))
+    _reference: Reference | None = None  # of the latest sparse case
+    _problems: dict[Any, _Problem] = field(default_factory=dict)
+    _under_way: dict[Any, _Trial] = field(default_factory=dict)
     _files: dict[tuple[Path, str | None], FileData] = field(default_factory=dict)
     _matrices: Matrices = field(default_factory=Matrices)
 
@@ -68,11 +99,33 @@ class Bench:
         timing = self._time([*(entry.contestant for entry in ready), twin], names)
         return {**timing, **self._after(ready)}
 
-    def measure(self, case: Case, data: Path | None, name: str, baselines: Sequence[str]) -> dict[str, Any]:
-        """One trial of a sparse kernel beside the named baselines; all that only the device knows of it."""
-        own = self._ready(self.kernels[name], self._sparse_reference(case, data))
-        beside = [self._dense_ready(case.problem, baseline) for baseline in baselines]
-        timing = self._time([own.contestant, *(entry.contestant for entry in beside)], baselines or [name])
+    def measure(self, asked: Measure) -> dict[str, Any]:
+        """One go of a trial of a sparse kernel beside its baselines.
+
+        After the last one all that only the device knows of it; before, {"under_way": share of most_bytes held}.
+        """
+        about = asked.case.identity, asked.kernel, tuple(asked.baselines)
+        trial = self._under_way.pop(about, None) or self._begun(asked)
+        contestants = [entry.contestant for entry in (trial.own, *trial.beside)]
+        with self._timed(contestants):
+            timing = trial.timing.go()
+        if timing is None:
+            self._under_way[about] = trial
+            return {"under_way": self._held_bytes() / self.most_bytes}
+        return self._finished(trial, timing)
+
+    def _begun(self, asked: Measure) -> _Trial:
+        reference = self._sparse_reference(asked.case, asked.data)
+        own = self._ready(self.kernels[asked.kernel], reference)
+        beside = [self._dense_ready(asked.case.problem, baseline) for baseline in asked.baselines]
+        contestants = [entry.contestant for entry in (own, *beside)]
+        against = asked.baselines or [asked.kernel]
+        timing = Interleaved(self.side.clock, contestants, self.protocol, against, asked.goes)
+        return _Trial(reference, own, beside, timing, self.side.clocks())
+
+    def _finished(self, trial: _Trial, timed: Timing) -> dict[str, Any]:
+        own, beside, name = trial.own, trial.beside, trial.own.kernel.name
+        timing = self._told(timed, trial.clocks)
         self.mark(name)
         error_ratio = max(own.error_ratio, own.check_again(self.side, self.watch))
         for entry in beside:
@@ -87,12 +140,22 @@ class Bench:
     # How it is done -----------------------------------------------------------------------------------------------
 
     def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
-        """Time `contestants` together: samples, why it stopped, doubts, and the core's clock before and after."""
+        """Time `contestants` together, in one go."""
+        before = self.side.clocks()
+        with self._timed(contestants):
+            timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
+        return self._told(timing, before)
+
+    @contextmanager
+    def _timed(self, contestants: Sequence[Contestant]) -> Iterator[None]:
+        """The clock's time; what the last timed call left in Y is judged later, so nothing may be left from before."""
         for contestant in contestants:
             fill_with_nan(contestant.rotation.launches[0])
-        before = self.side.clocks()
         with self.watch.part("clock"):
-            timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
+            yield
+
+    def _told(self, timing: Timing, before: Mapping[str, Any]) -> dict[str, Any]:
+        """What a record says of a timing: samples, why it stopped, doubts, and the core's clock before and after."""
         after = dict(self.side.clocks())
         clocks = {"before_mhz": before["mhz"], "after_mhz": after.pop("mhz"), **after, **self.side.clock.clocks()}
         return {"samples": timing.samples, "stop": timing.stop, "flags": list(timing.flags), "clocks": clocks}
@@ -108,19 +171,31 @@ class Bench:
         return {"wrong": wrong, "error_ratios": ratios}
 
     def _dense_ready(self, problem: Case, name: str) -> Ready:
-        if self._problem is None or self._problem.case != problem:
-            self._dense.clear()
+        """A dense kernel of a problem; problems of no trial under way make room for a new one."""
+        about = problem.identity
+        if about not in self._problems:
+            needed = {trial.reference.case.problem.identity for trial in self._under_way.values()}
+            self._problems = {known: kept for known, kept in self._problems.items() if known in needed}
             self._reference = None
-            self._problem = self._reference_of(problem, None)
-        if name not in self._dense:
-            self._dense[name] = self._ready(self.kernels[name], self._problem)
-        return self._dense[name]
+            self._problems[about] = _Problem(self._reference_of(problem, None))
+        dense = self._problems[about]
+        if name not in dense.ready:
+            dense.ready[name] = self._ready(self.kernels[name], dense.reference)
+        return dense.ready[name]
 
     def _sparse_reference(self, case: Case, data: Path | None) -> Reference:
         if self._reference is None or self._reference.case != case:
             file = self._file(data, case.source.tensor if case.source else None) if data else None
             self._reference = self._reference_of(case, file)
         return self._reference
+
+    def _held_bytes(self) -> int:
+        """What trials under way keep from being freed, their baselines included."""
+        dense = sum(
+            problem.reference.held_bytes + sum(ready.held_bytes for ready in problem.ready.values())
+            for problem in self._problems.values()
+        )
+        return dense + sum(trial.held_bytes for trial in self._under_way.values())
 
     def _reference_of(self, case: Case, file: FileData | None) -> Reference:
         """The questions of a case, with its mask and operands from what is kept."""

@@ -9,6 +9,10 @@ rotation wraps, so that every copy is still met cold.
 
 All contestants of a trial are sampled once per round, in an order drawn anew each round: a drift of the machine meets
 all of them alike, and being second in line costs each of them equally often.
+
+A timing may be taken in several goes with other work between them. A shared machine has moods of a second or so, in
+which one kernel loses more than another: ratios of 0.15 s agree with those of the next 0.15 s, not with those of two
+seconds later (3 to 9 % standard deviation, two-core virtual machine). A timing in one go knows one mood very precisely.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ from sparsebench.record import Protocol
 MAX_COPIES = 256
 TIMER_FLOOR_S, MOST_LOOPS = 20e-6, 1024  # a hot sample loops until it is this long: perf_counter costs about 50 ns
 FIRST_LOOK, LOOK_AGAIN = 12, 1.25  # rounds before the first look at the ratio, and the growth between looks
+DIGITS = 10  # of a second that a sample keeps: 0.1 ns, a tenth of what clocks tell; the rest made records twice as long
+
+LEAST_GOES = 4  # of a timing in several: whatever one mood of the machine says, others are asked too
 
 Order = Callable[[int], Sequence[int]]
 
@@ -88,7 +95,6 @@ class CpuClock:
     share: Callable[[], CoreShare] = CoreShare
     _shared: CoreShare | None = None
     _flood: np.ndarray | None = None
-    _loops: dict[str, int] = field(default_factory=dict)
 
     def sample(self, contestant: Contestant, cache: str) -> float:
         """Seconds of one call of `contestant` in cache state `cache`."""
@@ -106,14 +112,14 @@ class CpuClock:
 
     def _hot(self, contestant: Contestant) -> float:
         run = contestant.rotation.launches[0].run
-        loops = self._loops.get(contestant.name, 1)
+        loops = contestant.rotation.prepared.get("loops", 1)
         self.mark(contestant.name)
         run()
         time_s = self._timed(run, loops)
         while time_s * loops < TIMER_FLOOR_S and loops < MOST_LOOPS:
             loops *= 2
             time_s = self._timed(run, loops)
-        self._loops[contestant.name] = loops
+        contestant.rotation.prepared["loops"] = loops
         return time_s
 
     def _timed(self, run: Callable[[], Any], loops: int) -> float:
@@ -140,11 +146,14 @@ class CpuClock:
                 for cache in caches
             }
 
-    def doubts(self) -> tuple[str, ...]:
-        """`preempted:9%` where other work had the core in that share of the latest rounds, `stolen:9%`: the host."""
+    def lost(self) -> Mapping[str, float]:
+        """`preempted`: in what share of the latest rounds other work had the core; `stolen`: the host."""
         lost, stolen = self._shared.lost() if self._shared else (0.0, 0.0)
-        found = {"preempted": lost, "stolen": stolen}
-        return tuple(f"{name}:{share:.0%}" for name, share in found.items() if share > FOREIGN_SHARE)
+        return {"preempted": lost, "stolen": stolen}
+
+    def doubts(self) -> tuple[str, ...]:
+        """Nothing beside what was lost."""
+        return ()
 
     def clocks(self) -> Mapping[str, Any]:
         """Nothing beside what the side tells before and after."""
@@ -160,8 +169,12 @@ class Clock(Interface):
         """Rounds without end: {cache: {name: seconds}}."""
         ...
 
+    def lost(self) -> Mapping[str, float]:
+        """What share of the latest rounds' time was lost, by the name of the flag that says so."""
+        ...
+
     def doubts(self) -> tuple[str, ...]:
-        """What disturbed the latest rounds, as flags of a record."""
+        """What else disturbed the latest rounds, as flags of a record."""
         ...
 
     def clocks(self) -> Mapping[str, Any]:
@@ -178,28 +191,74 @@ class Timing:
     flags: tuple[str, ...] = ()
 
 
+@dataclass(slots=True, eq=False)
+class Interleaved:
+    """A timing of `contestants`, taken in one go or several, each a part of the budget.
+
+    It is over when each one's ratio to the fastest of `against` is known to `protocol.precision`, seen in four goes at
+    least; or at the budget, though never before six rounds, since fewer give no interval.
+    """
+
+    clock: Clock
+    contestants: Sequence[Contestant]
+    protocol: Protocol
+    against: Sequence[str]
+    goes: int = 1
+    _samples: dict[str, dict[str, list[float]]] = field(init=False)
+    _rounds: int = 0
+    _taken: int = 0  # goes
+    _spent_s: float = 0.0
+    _look: int = FIRST_LOOK  # at how many rounds the ratio is looked at
+    _lost_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._samples = {cache: {each.name: [] for each in self.contestants} for cache in self.protocol.cache}
+
+    def go(self) -> Timing | None:
+        """Take rounds; what all goes saw once they are enough, None before."""
+        start_s = time.perf_counter()
+        with _no_collection():
+            known = self._known_after_rounds(start_s)
+        took_s = time.perf_counter() - start_s
+        self._spent_s, self._taken = self._spent_s + took_s, self._taken + 1
+        for name, share in self.clock.lost().items():
+            self._lost_s[name] = self._lost_s.get(name, 0.0) + share * took_s
+        if known and self._taken >= min(self.goes, LEAST_GOES):
+            return self._timing("precision")
+        if self._rounds >= LEAST_ROUNDS and self._spent_s >= self.protocol.budget_s:
+            return self._timing("budget")
+        return None
+
+    def _known_after_rounds(self, start_s: float) -> bool:
+        """Take the rounds of a go; whether the ratio is known, after six rounds of it at least."""
+        part_s, fewest = self.protocol.budget_s / self.goes, LEAST_ROUNDS if self.goes == 1 else 1
+        self._look = max(self._look, self._rounds + LEAST_ROUNDS)
+        for seen in self.clock.rounds(self.contestants, self.protocol.cache):
+            self._rounds += 1
+            for cache, times_s in seen.items():
+                for name, time_s in times_s.items():
+                    self._samples[cache][name].append(round(time_s, DIGITS))
+            if self._rounds >= self._look:
+                self._look = int(self._rounds * LOOK_AGAIN) + 1
+                if all(_known(times_s, self.against, self.protocol.precision) for times_s in self._samples.values()):
+                    return True
+            if self._rounds >= fewest and time.perf_counter() >= start_s + part_s:
+                return False
+        raise AssertionError("rounds() never ends")
+
+    def _timing(self, stop: Literal["precision", "budget"]) -> Timing:
+        shares = {name: lost_s / self._spent_s for name, lost_s in self._lost_s.items()}
+        lost = (f"{name}:{share:.0%}" for name, share in shares.items() if share > FOREIGN_SHARE)
+        return Timing(self._samples, stop, (*_flags(self._samples), *lost, *self.clock.doubts()))
+
+
 def time_interleaved(
     clock: Clock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str]
 ) -> Timing:
-    """Sample `contestants` until each one's ratio to the fastest of `against` is known to `protocol.precision`.
-
-    Stops at the budget otherwise, though never before six rounds: fewer give no interval.
-    """
-    samples: dict[str, dict[str, list[float]]] = {c: {k.name: [] for k in contestants} for c in protocol.cache}
-    deadline_s, look, done = time.perf_counter() + protocol.budget_s, FIRST_LOOK, 0
-    with _no_collection():
-        for seen in clock.rounds(contestants, protocol.cache):
-            done += 1
-            for cache, times_s in seen.items():
-                for name, time_s in times_s.items():
-                    samples[cache][name].append(time_s)
-            if done >= look:
-                look = int(done * LOOK_AGAIN) + 1
-                if all(_known(times_s, against, protocol.precision) for times_s in samples.values()):
-                    return Timing(samples, "precision", (*_flags(samples), *clock.doubts()))
-            if done >= LEAST_ROUNDS and time.perf_counter() >= deadline_s:
-                return Timing(samples, "budget", (*_flags(samples), *clock.doubts()))
-    raise AssertionError("rounds() never ends")
+    """A timing in one go."""
+    timing = Interleaved(clock, contestants, protocol, against).go()
+    assert timing is not None
+    return timing
 
 
 def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision: float) -> bool:

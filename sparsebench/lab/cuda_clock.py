@@ -181,6 +181,10 @@ class CudaClock:
             self.throttle.after_round()
             yield seen
 
+    def lost(self) -> Mapping[str, float]:
+        """Nothing: events on the GPU do not see what the host loses."""
+        return {}
+
     def doubts(self) -> tuple[str, ...]:
         """What held the GPU's clock in the latest rounds."""
         return self.throttle.doubts()

@@ -16,9 +16,9 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,17 @@ def problems_of(trials: Sequence[Trial], ledger: Ledger) -> Iterator[Problem]:
                 (later if ledger.broke(trial) else sparse).append(trial)
         count = len(sparse) + len(later)
         visits = min(VISITS, math.ceil(count / VISIT)) or 1
-        yield Problem(dense, sparse, later, max(1, math.ceil(count / visits)))
+        yield Problem(dense, dealt(sparse, visits), later, max(1, math.ceil(count / visits)))
+
+
+def dealt(trials: Iterable[Trial], visits: int) -> deque[Trial]:
+    """Cases dealt out to visits like cards, so that each visit has some of every arm.
+
+    In a plan's order one kernel was timed on all problems within the same four minutes; between two runs its seconds
+    differed by 42 %, and nothing in the run told that from the kernel.
+    """
+    cases = [list(group) for _, group in groupby(trials, key=lambda trial: trial.case)]
+    return deque(trial for first in range(visits) for trial in chain.from_iterable(cases[first::visits]))
 
 
 @dataclass(slots=True, eq=False)
@@ -171,10 +181,13 @@ class Docket:
         """Whether the time limit has passed."""
         return time.monotonic() > self.deadline_s
 
-    def take(self, gone: Callable[[], bool] = lambda: False) -> Problem | None:
-        """The next problem, or None when all are done; waits while others hold the last ones. Lost when `gone`."""
+    def take(self, gone: Callable[[], bool] = lambda: False, *, wait: bool = True) -> Problem | None:
+        """The next problem, or None when all are done; waits while others hold the last ones. Lost when `gone`.
+
+        wait  None too where others hold the last ones
+        """
         with self._changed:
-            while not self._queue and self._out and not gone():
+            while wait and not self._queue and self._out and not gone():
                 self._changed.wait(LOOK_S)
             if gone():
                 raise Lost("the device went away")

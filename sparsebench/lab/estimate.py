@@ -1,7 +1,8 @@
 """How long a plan will take: from what earlier trials on this machine took, or from a rule where there are none.
 
-What a trial took is the time between its record and the one before it: packing, references, checks and samples, all
-that a run spends. Records of a problem's dense kernels are written together, and share what lies before them.
+What a trial took stands in its record as facts.took_s: packing, references, checks and samples, all that a run spends
+on it. In older records it is the time between a record and the one before it. Records of a problem's dense kernels are
+written together, and share what lies before them.
 """
 
 from __future__ import annotations
@@ -67,8 +68,14 @@ def _most_s(protocol: Protocol) -> float:
 
 
 def _took(records: Iterable[Record]) -> Iterable[tuple[Record, float]]:
-    """Every record but the first of each run, with the seconds it took."""
-    seen = sorted((datetime.fromisoformat(record.started_at), i, record) for i, record in enumerate(records))
+    """Records with the seconds they took, as they say; of those that do not, every one but the first of each run."""
+    silent = []
+    for record in records:
+        if (took_s := record.facts.get("took_s")) is not None:
+            yield record, float(took_s)
+        else:
+            silent.append(record)
+    seen = sorted((datetime.fromisoformat(record.started_at), i, record) for i, record in enumerate(silent))
     groups: list[list[tuple[datetime, Record]]] = []
     for at, _, record in seen:
         if groups and (at - groups[-1][-1][0]).total_seconds() < TOGETHER_S:

@@ -45,6 +45,11 @@ class Ready:
     peak_memory_bytes: int | None
     answered_fresh: bool = False
 
+    @property
+    def held_bytes(self) -> int:
+        """What its copies of W take."""
+        return self.contestant.rotation.weight_bytes * len(self.contestant.rotation.launches)
+
     def check_again(self, side: Side, watch: Stopwatch) -> float:
         """Whether the clock saw honest work; the worst error ratio, or WrongAnswer.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsebench.case import NUMPY_DTYPES, Case, Data, FileData, canonical, kept_of
 from sparsebench.lab.check import NUMPY, U_OUT, Arithmetic, Question, unit_roundoff
-from sparsebench.lab.matrices import Matrices
+from sparsebench.lab.matrices import Matrices, bytes_of
 from sparsebench.patterns import Draw
 
 FRESH_COLUMNS = 32  # of X that differ, in the question after the clock
@@ -49,6 +49,11 @@ class Reference:
         if name not in self._asked:
             self._asked[name] = self._question("normal", fresh, exact=False)
         return self._asked[name]
+
+    @property
+    def held_bytes(self) -> int:
+        """What its operands and answers take."""
+        return sum(map(bytes_of, self._asked.values()))
 
     def loosened(self, u: float | None) -> Reference:
         """The same questions for a kernel that rounds its operands with unit roundoff `u`."""

@@ -56,12 +56,17 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One trial of a sparse kernel beside its baselines; `data` is the local file behind case.source."""
+    """One trial of a sparse kernel beside its baselines; `data` is the local file behind case.source.
+
+    goes  in how many goes its time is taken. The same request asks for the first and for each one more: until the
+          answer is whole it holds facts.under_way alone. A worker that does not know the trial begins it anew.
+    """
 
     case: Case
     data: Path | None
     kernel: str
     baselines: Sequence[str]
+    goes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,11 @@ class Answer:
     outcome: Outcome
     reason: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def under_way(self) -> float | None:
+        """What share of its memory the worker gives to trials under way, where this one wants more goes; else None."""
+        return self.facts.get("under_way")
 
 
 class Suspect:

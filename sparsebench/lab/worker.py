@@ -80,8 +80,8 @@ class Worker:
                 return self._bench.check_dense(case, kernel)
             case Screen(case, kernels, twin):
                 return self._bench.again(case, kernels) if twin else self._bench.screen(case, kernels)
-            case Measure(case, data, kernel, baselines):
-                return self._bench.measure(case, data, kernel, baselines)
+            case Measure():
+                return self._bench.measure(request)
             case Inspect(path, tensors):
                 return {"tensors": self._inspect(path, tensors)}
             case Verify():

@@ -1,0 +1,254 @@
+"""A trial's time is taken in goes, other trials between them; whatever breaks, each trial has its one record."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_devices import Bout, Device, small, stored
+from test_clock import Machine
+
+from sparsebench.case import Case
+from sparsebench.kernel import all_kernels
+from sparsebench.lab.bench import Bench
+from sparsebench.lab.clock import FIRST_LOOK, LEAST_GOES, Interleaved
+from sparsebench.lab.pth import load
+from sparsebench.lab.session import ADMITTED, GOES, UNDER_WAY, work
+from sparsebench.lab.sides import CpuSide
+from sparsebench.lab.wire import Answer, Lost, Measure
+from sparsebench.paired import LEAST_ROUNDS
+from sparsebench.record import Protocol
+
+KERNELS = ("csr.scipy", "csr.torch")
+
+
+class Slow(Device):
+    """A device whose trials want `goes` goes. A death forgets what it had begun, as a new worker process has."""
+
+    def __init__(self, goes=3, script=lambda request, alone: None, held=0.0):
+        super().__init__(script)
+        self.goes, self.held, self.begun = goes, held, Counter()
+        self.most = 0  # trials under way at once
+
+    def ask(self, request, timeout_s, *, alone=False):
+        if alone:
+            self.begun.clear()
+        answer, suspect = super().ask(request, timeout_s, alone=alone)
+        if answer.outcome in ("crashed", "oom", "timeout"):
+            self.begun.clear()
+        elif isinstance(request, Measure) and request.goes > 1:
+            about = request.case.key, request.kernel
+            self.begun[about] += 1
+            self.most = max(self.most, len(self.begun))
+            if self.begun[about] < self.goes:
+                return Answer("ok", facts={"under_way": self.held, "spent": {}}), suspect
+            del self.begun[about]
+        return answer, suspect
+
+
+def measured(device):
+    """(n, sparsity, kernel) of each go."""
+    return [(a.case.n, a.case.sparsity, a.kernel) for a, _ in device.asked if isinstance(a, Measure)]
+
+
+def run(tmp_path: Path, device, n=(4, 8, 16), name="results"):
+    with Bout(small(tmp_path, *KERNELS, n=n), tmp_path / name) as docket:
+        work(docket, device)
+        assert docket.done
+    return docket
+
+
+# --- the session ------------------------------------------------------------------------------------------------------
+
+
+def test_goes_of_one_trial_have_those_of_others_between_them(tmp_path):
+    device = Slow(goes=3)
+    docket = run(tmp_path, device)
+    goes = measured(device)
+    assert set(Counter(goes).values()) == {3}
+    assert all(a != b for a, b in zip(goes, goes[1:], strict=False))
+    assert len({n for n, *_ in goes[: 3 * ADMITTED]}) > 1  # of several problems
+    assert len(stored(tmp_path / "results")) == len(docket.trials)
+    assert {asked.goes for asked, _ in device.asked if isinstance(asked, Measure)} == {GOES["cpu"]}
+
+
+def test_only_so_many_trials_are_under_way(tmp_path):
+    device = Slow(goes=50)
+    run(tmp_path, device, n=range(1, 21))
+    assert device.most == UNDER_WAY["cpu"]
+
+
+def test_no_trial_begins_while_those_under_way_hold_all_the_memory(tmp_path):
+    device = Slow(goes=3, held=1.0)
+    run(tmp_path, device)
+    assert device.most == 1
+
+
+def test_one_go_is_all_a_gpu_takes(tmp_path, monkeypatch):
+    monkeypatch.setitem(GOES, "cpu", GOES["cuda"])
+    monkeypatch.setitem(UNDER_WAY, "cpu", UNDER_WAY["cuda"])
+    device = Slow(goes=3)
+    run(tmp_path, device)
+    assert set(Counter(measured(device)).values()) == {1}
+
+
+def test_records_say_what_their_trial_took_all_goes_together(tmp_path):
+    device = Slow(goes=3, script=lambda request, alone: time.sleep(0.02))
+    run(tmp_path, device, n=(4,))
+    took = [r.facts["took_s"] for r in stored(tmp_path / "results") if r.case.pattern != "dense"]
+    assert min(took) >= 0.06
+    assert max(took) < 0.5
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_a_crash_in_a_go_is_tried_alone_in_one_go_and_the_others_begin_anew(tmp_path, at):
+    crashed = []
+
+    def script(request, alone):
+        if isinstance(request, Measure) and not crashed and len(measured(device)) > at:
+            crashed.append(request)
+            return Answer("crashed", "planted")
+        return None
+
+    device = Slow(goes=3, script=script)
+    docket = run(tmp_path, device)
+    found = stored(tmp_path / "results")
+    assert {record.outcome for record in found} == {"ok"}
+    assert len(found) == len(docket.trials) == len({record.key for record in found})
+    (told,) = [record for record in found if "first_try" in record.facts]
+    assert (told.case.key, told.kernel) == (crashed[0].case.key, crashed[0].kernel)
+    (alone,) = [request for request, by_itself in device.asked if by_itself]
+    assert alone.goes == 1
+
+
+def test_a_kernel_that_breaks_three_trials_has_no_more_goes(tmp_path):
+    def script(request, alone):
+        return Answer("crashed", "planted") if getattr(request, "kernel", "") == "csr.torch" else None
+
+    docket = run(tmp_path, Slow(goes=3, script=script), n=(4, 8, 16, 32))
+    outcomes = Counter((record.kernel, record.outcome) for record in stored(tmp_path / "results"))
+    assert outcomes["csr.torch", "crashed"] == 3
+    assert outcomes["csr.torch", "skipped"] == 5
+    assert outcomes["csr.scipy", "ok"] == 8
+    assert docket.summary.left_out["csr.torch"] == 5
+
+
+@pytest.mark.parametrize("at", [0, 5, 11])
+def test_a_device_that_goes_away_leaves_what_it_had_under_way_to_the_next(tmp_path, at):
+    def script(request, alone):
+        if isinstance(request, Measure) and len(measured(first)) > at:
+            raise Lost("planted")
+
+    first, second = Slow(goes=3, script=script), Slow(goes=3)
+    with Bout(small(tmp_path, *KERNELS, n=(4, 8, 16)), tmp_path / "results") as docket:
+        with pytest.raises(Lost):
+            work(docket, first)
+        work(docket, second)
+        assert docket.done
+    found = stored(tmp_path / "results")
+    assert len(found) == len(docket.trials) == len({record.key for record in found})
+    assert {record.outcome for record in found} == {"ok"}
+
+
+def test_ctrl_c_keeps_what_is_recorded_and_a_later_run_does_the_rest(tmp_path):
+    def script(request, alone):
+        if isinstance(request, Measure) and len(measured(first)) > 20:
+            raise KeyboardInterrupt
+
+    first = Slow(goes=3, script=script)
+    with (
+        Bout(small(tmp_path, *KERNELS, n=(4, 8, 16)), tmp_path / "results") as docket,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        work(docket, first)
+    kept = len(stored(tmp_path / "results"))
+    assert 0 < kept < len(docket.trials)
+    docket = run(tmp_path, Slow(goes=3))
+    assert docket.summary.kept == kept
+    assert len(stored(tmp_path / "results")) == len(docket.trials)
+
+
+def test_after_the_time_limit_what_is_under_way_ends_and_nothing_begins(tmp_path):
+    def script(request, alone):
+        if isinstance(request, Measure):
+            docket.deadline_s = 0.0
+
+    device = Slow(goes=3, script=script)
+    with Bout(small(tmp_path, *KERNELS, n=(4, 8, 16)), tmp_path / "results") as docket:
+        work(docket, device)
+    assert len(set(measured(device))) == 1
+    assert docket.summary.not_started == len(docket.trials) - len(stored(tmp_path / "results"))
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+
+def interleaved(machine: Machine, goes: int, **protocol) -> Interleaved:
+    pair = [machine.contestant("dense.x", 1e-3), machine.contestant("csr.x", 5e-4)]
+    return Interleaved(machine.clock(), pair, Protocol(**protocol), ["dense.x"], goes)
+
+
+def goes_of(timing: Interleaved):
+    """(how many goes it took, the timing)."""
+    for number in range(1, 1000):
+        if found := timing.go():
+            return number, found
+    raise AssertionError("never over")
+
+
+def test_a_ratio_known_at_once_is_asked_of_four_goes_still():
+    number, found = goes_of(interleaved(Machine(), 8, budget_s=60, precision=0.01))
+    assert (number, found.stop) == (LEAST_GOES, "precision")
+    rounds = len(found.samples["weights_cold"]["csr.x"])
+    assert FIRST_LOOK + (LEAST_GOES - 1) * LEAST_ROUNDS <= rounds < 4 * FIRST_LOOK
+
+
+def test_one_go_is_what_it_was():
+    number, found = goes_of(interleaved(Machine(), 1, budget_s=60, precision=0.01))
+    assert (number, found.stop) == (1, "precision")
+    assert len(found.samples["weights_cold"]["csr.x"]) == FIRST_LOOK
+
+
+def test_the_budget_ends_a_timing_that_stays_unsure_after_as_many_goes_as_it_was_cut_into():
+    number, found = goes_of(interleaved(Machine(), 8, budget_s=0.02, precision=1e-9))
+    assert found.stop == "budget"
+    assert number <= 8
+    assert len(found.samples["weights_cold"]["csr.x"]) >= LEAST_ROUNDS
+
+
+def test_long_calls_have_a_round_a_go_and_six_in_all():
+    number, found = goes_of(interleaved(Machine(), 8, budget_s=1e-9, precision=1e-9))
+    assert number == LEAST_ROUNDS
+    assert len(found.samples["weights_cold"]["csr.x"]) == LEAST_ROUNDS
+
+
+# --- the bench --------------------------------------------------------------------------------------------------------
+
+
+def test_trials_of_two_problems_take_turns_on_one_bench():
+    """Each is checked before and after its own goes, and keeps its rounds apart from the other's."""
+    protocol = Protocol(budget_s=0.02, precision=1e-9)
+    bench = Bench(all_kernels(), protocol, CpuSide(cache_bytes=2**20), load)
+    cases = [Case(m=24, k=40, n=n, pattern="unstructured", sparsity=0.8) for n in (3, 7)]
+    asked = [Measure(case, None, kernel, ["dense.numpy"], 4) for case in cases for kernel in KERNELS]
+    done, goes = {}, Counter()
+    while len(done) < len(asked):
+        for number, request in enumerate(asked):
+            if number not in done:
+                goes[number] += 1
+                facts = bench.measure(request)
+                if "under_way" not in facts:
+                    done[number] = facts
+                else:
+                    assert 0 < facts["under_way"] < 1
+    assert all(count > 1 for count in goes.values())
+    for number, request in enumerate(asked):
+        samples = done[number]["samples"]["weights_cold"]
+        assert set(samples) == {request.kernel, "dense.numpy"}
+        assert len(samples[request.kernel]) == len(samples["dense.numpy"]) >= LEAST_ROUNDS
+        assert np.isfinite(done[number]["error_ratio"])
+        assert done[number]["error_ratio"] <= 1
+    assert not bench._under_way
