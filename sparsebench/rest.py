@@ -13,20 +13,28 @@ activations, biases, and the calls of Python between them. Plans change none of 
 behind a sparse convolution as [b, c, h, w], behind a library's often as [b, h, w, c], which norms and pools read faster
 or slower (VGG19, batch 16, one Cascade Lake core: 20 ms dense, 41 in 4x1 blocks). So a dense and a pruned network have
 a rest each, and what other plans left stands for a new one.
+
+The rest is kept as a share: of what the dense layers took in the same rounds. Seconds would not do: a machine is in
+another state some minutes later (18 to 25 ms for one network within six), and the rest with it.
+
+Such a state lasts as long as a verification, whose rounds therefore say little of the next one: each is one draw. All
+that ask the same of the same code are taken together, means over verifications of trimmed means over rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsebench.case import Case, Source, digest
 from sparsebench.network import Network
-from sparsebench.paired import median
+from sparsebench.paired import median, trimmed_mean
 from sparsebench.record import Record
+from sparsebench.store import read_lines
 
 PLANNED, DENSE, TORCH = "network.planned", "network.dense", "network.torch"
 CACHE = "weights_cold"  # each forward pass meets its weights cold: the cache is written over before it
@@ -53,9 +61,42 @@ def is_rest(record: Record) -> bool:
     return record.case.kind == "rest"
 
 
+# Verifications ------------------------------------------------------------------------------------------------------
+
+
+def verifications(results: Path, machine: str | None = None) -> list[Record]:
+    """Every record of a whole network in `results`, in the order of their lines; not only the newest of each key."""
+    paths = sorted(results.glob(f"{machine or '*'}/verify-*.jsonl"))
+    return [record for path in paths for record in read_lines(path) if is_rest(record)]
+
+
+def runs_of(newest: Record, records: Iterable[Record]) -> list[Record]:
+    """The ok records among `records` that asked what `newest` did, of the same code, in their order."""
+    return [record for record in records if record.outcome == "ok" and _same_code(record, newest)]
+
+
+def _same_code(one: Record, other: Record) -> bool:
+    """Whether two verifications differ at most in which dense kernels were found the fastest, as they stood."""
+    if one.key == other.key:
+        return True
+    if _asked(one) != _asked(other):
+        return False
+    found, known = one.facts.get("sources", {}), other.facts.get("sources", {})  # {kernel that ran: its source_sha}
+    both = found.keys() & known.keys()
+    return bool(both) and all(found[name] == known[name] for name in both)
+
+
+def _asked(record: Record) -> tuple[Any, ...]:
+    """The question, where it was asked, and what built the network."""
+    return record.case, record.machine, record.protocol, record.versions, record.baselines.get(TORCH)
+
+
+# Times --------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkTimes:
-    """Median seconds of one of the three networks: as a whole, of each layer in place (all calls), and the rest."""
+    """Seconds of one of the three networks: as a whole, of each layer in place (all calls), and the rest."""
 
     whole_s: float
     layers_s: Mapping[str, float]
@@ -64,44 +105,90 @@ class NetworkTimes:
 
 def times_of(record: Record, side: str) -> NetworkTimes | None:
     """The times of network `side` in an ok record of a whole network; None where it was not timed."""
-    samples = record.samples.get(record.protocol.cache[0], {})
-    if not len(whole_s := samples.get(side, ())):
+    whole_s, layers_s = _rounds_of(record, side)
+    if not len(whole_s):
         return None
-    layers = {
-        name.removeprefix(f"{side} "): times_s for name, times_s in samples.items() if name.startswith(f"{side} ")
-    }
-    rest_s = np.asarray(whole_s) - sum((np.asarray(times_s) for times_s in layers.values()), np.zeros(len(whole_s)))
     return NetworkTimes(
-        median(whole_s), {name: median(times_s) for name, times_s in layers.items()}, median(rest_s.tolist())
+        steady(whole_s),
+        {name: steady(times_s) for name, times_s in layers_s.items()},
+        trimmed_mean(_rest_rounds_s(whole_s, layers_s)),
     )
+
+
+def steady(rounds: Sequence[float]) -> float:
+    """What rounds of so many seconds, or of such ratios, come to: the trimmed mean of their logarithms."""
+    return float(np.exp(trimmed_mean(np.log(rounds).tolist())))
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of at least one value above 0."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def together(runs: Sequence[NetworkTimes]) -> NetworkTimes:
+    """Verifications of the same network as one: geometric means, and the mean of the rest, which may be below 0."""
+    return NetworkTimes(
+        geometric_mean([times.whole_s for times in runs]),
+        {name: geometric_mean([times.layers_s[name] for times in runs]) for name in runs[0].layers_s},
+        float(np.mean([times.rest_s for times in runs])),
+    )
+
+
+def _rounds_of(record: Record, side: str) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
+    """Seconds of each round: of the whole network `side`, and of its layers by name."""
+    samples = record.samples.get(record.protocol.cache[0], {})
+    start = series(side, "")
+    layers_s = {name.removeprefix(start): times_s for name, times_s in samples.items() if name.startswith(start)}
+    return samples.get(side, ()), layers_s
+
+
+def _rest_rounds_s(whole_s: Sequence[float], layers_s: Mapping[str, Sequence[float]]) -> list[float]:
+    return [whole - sum(layers) for whole, *layers in zip(whole_s, *layers_s.values(), strict=True)]
+
+
+# The rest -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Seconds of a network outside its layers, dense and pruned."""
+    """What a network spends outside its layers, dense and pruned: shares of the seconds of its dense layers."""
 
-    dense_s: float
-    planned_s: float
+    dense: float
+    planned: float
+
+    def seconds(self, dense_layers_s: float) -> tuple[float, float]:
+        """(dense, planned) seconds of a network whose dense layers take so many."""
+        return self.dense * dense_layers_s, self.planned * dense_layers_s
+
+
+def rest_share(record: Record, side: str) -> float | None:
+    """The rest of network `side` as a share of the dense layers in the same rounds; None where one was not timed."""
+    whole_s, layers_s = _rounds_of(record, side)
+    _, dense_s = _rounds_of(record, DENSE)
+    if not len(whole_s) or not dense_s:
+        return None
+    rests_s = _rest_rounds_s(whole_s, layers_s)
+    return trimmed_mean([rest_s / sum(layers) for rest_s, *layers in zip(rests_s, *dense_s.values(), strict=True)])
 
 
 def measured_rest(
-    records: Iterable[Record], network: Network, batch: int, machine: str, threads: int = 1, but: str | None = None
+    records: Iterable[Record], network: Network, batch: int, machine: str, threads: int = 1, but: Case | None = None
 ) -> Rest | None:
-    """The rest of `network`: medians over plans; None where never measured.
+    """The rest of `network`: medians over all verifications of its plans; None where never measured.
 
     Where no plan that prunes anything was measured, the rest of a pruned network is taken as that of the dense one.
 
-    but  the key of a record to leave out, so that a plan is not predicted from its own measurement
+    but  a case to leave out, so that a plan is not predicted from its own measurements
     """
     about = network.name, layers_digest(network)
     found = [
         record
         for record in records
-        if is_rest(record) and record.outcome == "ok" and record.key != but and record.machine == machine
+        if is_rest(record) and record.outcome == "ok" and record.case != but and record.machine == machine
         if record.case.source and (record.case.source.file, record.case.source.sha256) == about
         if record.case.n == batch and record.protocol.threads == threads
     ]
-    dense = [times.rest_s for record in found if (times := times_of(record, DENSE))]
+    dense = [share for record in found if (share := rest_share(record, DENSE)) is not None]
     pruned = [record for record in found if record.case.params["plan"]]
-    planned = [times.rest_s for record in pruned if (times := times_of(record, PLANNED))]
+    planned = [share for record in pruned if (share := rest_share(record, PLANNED)) is not None]
     return Rest(median(dense), median(planned or dense)) if dense else None

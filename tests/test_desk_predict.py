@@ -9,7 +9,7 @@ from replay import MACHINE, usual_arms, usual_world
 
 from sparsebench.desk.fit import fit
 from sparsebench.desk.model import Prediction
-from sparsebench.desk.predict import LayerPrediction, add_up, predict
+from sparsebench.desk.predict import LayerPrediction, _ratio, add_up, predict
 from sparsebench.desk.verdict import verdict_on
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
@@ -104,22 +104,34 @@ def test_without_the_rest_there_is_no_network_speedup(fitted):
     layers_only = predict(NETWORK, fitted, blocks())
     assert layers_only.network_speedup is None
     assert "layers only, rest unknown" in verdict_on(layers_only).answer
-    whole = predict(NETWORK, fitted, blocks(), rest=Rest(layers_only.sparse_s.value, layers_only.sparse_s.value))
+    whole = predict(NETWORK, fitted, blocks(), rest=Rest(0.2, 0.2))
     assert whole.network_speedup is not None
     assert 1 < whole.network_speedup.value < layers_only.layers_speedup.value
-    assert whole.network_speedup.value == pytest.approx(
-        (whole.dense_s.value + whole.rest.dense_s) / (whole.sparse_s.value + whole.rest.dense_s)
-    )
+    dense_s, sparse_s, rest_s = whole.dense_s.value, whole.sparse_s.value, 0.2 * whole.dense_s.value
+    assert whole.network_speedup.value == pytest.approx((dense_s + rest_s) / (sparse_s + rest_s))
+    assert (whole.to_json()["rest_s"], whole.to_json()["planned_rest_s"]) == pytest.approx((rest_s, rest_s))
 
 
 def test_each_form_of_a_network_has_its_own_rest(fitted):
-    whole = predict(NETWORK, fitted, blocks(), rest=Rest(1e-3, 4e-3))
-    assert whole.network_speedup.value == pytest.approx((whole.dense_s.value + 1e-3) / (whole.sparse_s.value + 4e-3))
-    assert whole.network_speedup.low < whole.network_speedup.value < whole.network_speedup.high
-    faster = predict(NETWORK, fitted, blocks(), rest=Rest(4e-3, 1e-3))
-    assert faster.network_speedup.value == pytest.approx((whole.dense_s.value + 4e-3) / (whole.sparse_s.value + 1e-3))
-    dense = predict(NETWORK, fitted, Plan(NETWORK, {}), rest=Rest(1e-3, 4e-3))
+    for shares in (Rest(0.1, 0.4), Rest(0.4, 0.1)):
+        whole = predict(NETWORK, fitted, blocks(), rest=shares)
+        dense_s, sparse_s = whole.dense_s.value, whole.sparse_s.value
+        rest_s = whole.rest_s
+        assert rest_s == pytest.approx((shares.dense * dense_s, shares.planned * dense_s))
+        assert whole.network_speedup.value == pytest.approx((dense_s + rest_s[0]) / (sparse_s + rest_s[1]))
+        assert whole.network_speedup.low < whole.network_speedup.value < whole.network_speedup.high
+    dense = predict(NETWORK, fitted, Plan(NETWORK, {}), rest=Rest(0.1, 0.4))
     assert dense.network_speedup.value == 1.0
+
+
+def test_a_rest_moves_with_the_dense_layers():
+    """Bounds of one sum that are unknown: what the ratio comes to."""
+    rest, inf = Rest(0.5, 0.25), math.inf
+    assert _ratio(rest, 3.0, 1.0, 1.0) == pytest.approx((4 + 2) / (2 + 1))
+    assert _ratio(rest, 3.0, inf, 1.0) == pytest.approx(_ratio(rest, 3.0, 1e15, 1.0)) == pytest.approx(1.5 / 1.25)
+    assert _ratio(rest, inf, 1.0, 1.0) == pytest.approx(_ratio(rest, 1e15, 1.0, 1.0)) == pytest.approx(1.5 / 0.25)
+    assert _ratio(rest, 3.0, 1.0, inf) == 0
+    assert _ratio(Rest(0.0, 0.0), inf, 1.0, 1.0) == _ratio(Rest(0.0, 0.0), 3.0, 0.0, 0.0) == inf
 
 
 def test_batches_multiply_n(fitted):
@@ -184,7 +196,7 @@ def test_an_all_dense_plan_is_a_speedup_of_one(fitted):
 
 
 def test_doubts_of_a_prediction_run_out(fitted):
-    answer = predict(NETWORK, fitted, blocks(), rest=Rest(1e-3, 1e-3))
+    answer = predict(NETWORK, fitted, blocks(), rest=Rest(0.1, 0.1))
     found = verdict_on(answer)
     assert found.doubt == "sums of single layers leave out what layers do to each other's caches"
     assert found.command == "`sparsebench verify toy` with the same plan"

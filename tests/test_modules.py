@@ -18,7 +18,7 @@ from sparsebench.kernel import Kernel, Launch, load_kernels
 from sparsebench.lab.build import missing_need
 from sparsebench.lab.modules import SparseConv2d, SparseLinear, product_of, replacing, sparse_layer
 from sparsebench.lab.movable import MovedWrong, movable
-from sparsebench.lab.movable_cpu import NetworkToolchain
+from sparsebench.lab.movable_cpu import NetworkToolchain, SharedScratch
 from sparsebench.lab.verify_bench import with_layers
 from sparsebench.machine import Machine
 
@@ -127,6 +127,75 @@ def test_a_launch_that_looks_elsewhere_is_refused(toolchain):
     packed = Dense.from_dense(case.weights(draw), draw.mask)
     with pytest.raises(MovedWrong, match=r"dense.astray on 32x48 n=4 dense answers otherwise when X and Y lie elsewhe"):
         movable(astray, case, packed, toolchain)
+
+
+# --- scratch ----------------------------------------------------------------------------------------------------------
+
+
+def launch_with_scratch(keeps):
+    """A kernel that adds up in scratch; where it `keeps`, what it packed into it when prepared."""
+
+    def prepare(case, packed, x, toolchain):
+        room, y = toolchain.output((1, 1, 1, case.k, case.m)), toolchain.output((case.n, case.m))
+        room[0, 0, 0] = packed.values.T
+
+        def product():
+            if not keeps:
+                room[0, 0, 0] = packed.values.T
+            return np.matmul(x, room[0, 0, 0], out=y)
+
+        return Launch(product, y)
+
+    return Kernel(name="dense.scratch", format=Dense, prepare=prepare, about="", source="", layouts=("batch",))
+
+
+def moved(kernel, case, toolchain):
+    draw = case.draw()
+    return movable(kernel, case, Dense.from_dense(case.weights(draw), draw.mask), toolchain)
+
+
+def test_a_launch_that_needs_what_it_left_in_scratch_is_refused(toolchain):
+    """Another layer would have written over it."""
+    case = replace(PATTERNS["dense"], n=4, layout="batch")
+    assert moved(launch_with_scratch(keeps=False), case, toolchain).way == "copies"
+    with pytest.raises(MovedWrong, match=r"dense.scratch on 32x48 n=4 dense answers otherwise"):
+        moved(launch_with_scratch(keeps=True), case, toolchain)
+
+
+def test_scratch_of_launches_is_one_and_of_a_launch_apart():
+    scratch = SharedScratch(4096)
+    first, second = scratch.of((1, 1, 2, 3, 4), "float32"), scratch.of((1, 1, 1, 5, 4), "float32")
+    assert scratch.of((1, 1, 2, 3, 4), "float32") is first
+    assert not np.shares_memory(first, second)
+    assert [array.ctypes.data % 64 for array in (first, second)] == [0, 0]
+    assert np.isnan(first).all()
+    first[...] = 1.0
+    scratch.spoil()
+    assert np.isnan(first).all()
+    scratch.next_launch()
+    third = scratch.of((1, 1, 3, 8, 8), "float32")
+    assert third.ctypes.data == first.ctypes.data
+    assert not np.shares_memory(third, scratch.of((1, 1, 1, 1, 4096), "float32")), "there is no room left"
+
+
+def test_a_network_of_convolutions_has_one_scratch(toolchain):
+    """Layers of other shapes in turn, each over what the others left there, and all right every time."""
+    if reason := missing_need("cc"):
+        pytest.skip(reason)
+    small = replace(CONV, c=5, h=9, w=9, batch=1)
+    cases = [
+        replace(PATTERNS["bsr"], op="conv2d", conv=conv, n=conv.batch * conv.oh * conv.ow, k=conv.c * conv.kh * conv.kw)
+        for conv in (CONV, small, replace(small, c=16))
+    ]
+    layers = [(case, *made(case, KERNELS["bsr.c"], toolchain)) for case in cases]
+    layers += [
+        (case, *made(case, KERNELS["bsr.c"], toolchain)) for case in [replace(PATTERNS["bsr"], n=70, layout="batch")]
+    ]
+    assert all(product.moved.way == "addresses" for _, _, product in layers)
+    for _ in range(2):
+        for case, w, product in (*layers, *reversed(layers)):
+            x = torch.randn(toolchain.place(case).shape)
+            assert torch.allclose(product(x).double(), exact(w, case, x), atol=1e-4)
 
 
 # --- modules ----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sparsebench.machine import Machine
 from sparsebench.network import Network, shipped_networks
 from sparsebench.plan import Plan
 from sparsebench.record import Protocol
-from sparsebench.rest import DENSE, PLANNED, TORCH, measured_rest, series, times_of
+from sparsebench.rest import DENSE, PLANNED, TORCH, measured_rest, rest_share, series, times_of
 from sparsebench.shipped import shipped_plans
 from sparsebench.store import read_records
 
@@ -87,7 +87,8 @@ def test_one_record_of_three_networks(tmp_path):
     assert about["body.0"]["nnz"] == round(0.2 * 64 * 32)
     assert about["body.0"]["changes_layout"]
     assert record.nnz == sum(found["nnz"] for found in about.values())
-    assert measured_rest([record], asked.network, 1, MACHINE.id).dense_s == times_of(record, DENSE).rest_s
+    assert measured_rest([record], asked.network, 1, MACHINE.id).dense == rest_share(record, DENSE)
+    assert set(record.facts["sources"]) == {own[side] for own in about.values() for side in ("kernel", "dense_kernel")}
 
 
 def test_named_baselines_are_not_screened_again(grad_off):
@@ -216,8 +217,18 @@ def test_the_command_measures_and_compares(command):
     assert "Running toy, batch 1, with 2 of 4 layers pruned ..." in err
     assert "body.0  dense." in err
     assert "of the error that is allowed" in err
-    assert "The rest is this run's own" in err
+    assert "The rest is this plan's own" in err
     assert "No prediction with all records: " in err
+    assert told["together"]["spread"] == 0
+    assert "verifications, spread" not in err
+    code, out, err = command(TOY, "--plan", "plan.yaml", "--json")
+    again = json.loads(out)
+    first, second = again["together"]["speedups"]
+    assert len(told["together"]["speedups"]) == 1  # over the baseline of that run, which may be the other one of both
+    assert again["together"]["speedup"] == pytest.approx((first * second) ** 0.5)
+    assert again["whole_s"] != told["whole_s"]
+    assert " over 2 verifications, spread " in err
+    assert "; in this run " in err
 
 
 def test_a_gpu_that_is_not_there_is_said_so(command, monkeypatch, tmp_path):

@@ -55,14 +55,15 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def guess(fitted):
-    return predict(NETWORK, fitted, blocks(), rest=Rest(REST_S, REST_S))
+    dense_s = predict(NETWORK, fitted, blocks()).dense_s.value
+    return predict(NETWORK, fitted, blocks(), rest=Rest(REST_S / dense_s, REST_S / dense_s))
 
 
 def test_what_is_right_is_off_by_nothing(guess):
     found = Against(guess, Measured.of(whole(guess)))
     offs = [*sum(found.layers.values(), ()), found.dense_s, found.planned_s, *found.whole_s, found.speedup]
     assert all(off.share == pytest.approx(0, abs=1e-9) for off in offs)
-    assert found.measured.speedup.median == pytest.approx(guess.network_speedup.value)
+    assert found.measured.speedup.value == pytest.approx(guess.network_speedup.value)
 
 
 def test_what_is_wrong_is_off_by_as_much(guess):
@@ -76,6 +77,30 @@ def test_what_is_wrong_is_off_by_as_much(guess):
     assert found.speedup.measured == pytest.approx(measured)
     assert found.speedup.share == pytest.approx(guess.network_speedup.value / measured - 1)
     assert json.loads(json.dumps(found.to_json()))["dense_s"]["off"] == pytest.approx(0.25)
+
+
+def test_verifications_count_together(guess):
+    """Geometric means of both, and this run's own beside them."""
+    first, newest = whole(guess, planned=1.25), whole(guess, dense=2.0, planned=2.0)
+    both, alone = Measured.of(first, newest), [Measured.of(record) for record in (first, newest)]
+    each = tuple(one.speedup.value for one in alone)
+    assert both.speedup.each == each
+    assert both.speedup.value == pytest.approx((each[0] * each[1]) ** 0.5)
+    assert both.speedup.spread == pytest.approx(max(each) / min(each) - 1)
+    assert both.dense.layers_s["wide"] == pytest.approx(2**0.5 * alone[0].dense.layers_s["wide"])
+    assert both.own.median == pytest.approx(each[1])
+    told = lines_on({}, both)[1]
+    assert f"{both.speedup.value:.2f}x as fast as network.dense over 2 verifications, spread " in told
+    assert f"; in this run {both.own}" in told
+    found = Against(guess, both)
+    assert found.speedup.share == pytest.approx(guess.network_speedup.value / both.speedup.value - 1)
+
+
+def test_a_plan_without_others_has_its_own_rest(guess):
+    share = REST_S / guess.dense_s.value
+    assert Measured.of(whole(guess)).rest == Rest(pytest.approx(share), pytest.approx(share))
+    both = Measured.of(whole(guess), whole(guess, dense=0.5))
+    assert both.rest.dense == pytest.approx(1.5 * share)
 
 
 def test_calls_of_a_layer_count(guess):
@@ -154,13 +179,41 @@ def test_targets_say_yes_and_no(targets, guess, fitted, monkeypatch):
     monkeypatch.setattr(targets.Network, "load", lambda path: NETWORK)
     monkeypatch.setattr(targets, "resolve_network", lambda name: name)
     monkeypatch.setattr(targets, "load_models", lambda *about: fitted)
-    right, wrong = whole(guess), replace(whole(guess, planned=1.25), key="other")
-    for record, off in ((right, "+0.0 %"), (wrong, " NO")):
-        lines = list(targets.networks([record], targets.Models(Path(), MACHINE, {})))
+    right, wrong = whole(guess), whole(guess, planned=1.25)
+    for records, runs, off in (
+        ([right], "| 1 |", "+0.0 %"),
+        ([wrong], "| 1 |", " NO"),
+        ([wrong, right], "| 2: ", " NO"),
+    ):
+        lines = list(targets.networks(records, targets.Models(Path(), MACHINE, {})))
         own = [line for line in lines if line.startswith("| toy")]
         assert len(own) == 2
-        assert all(off in line and "block [4, 1] 90 %" in line for line in own)
+        assert all(runs in line and off in line and "block [4, 1] 90 %" in line for line in own)
     assert sum("plans were verified" in line for line in lines) == 8
+    middle = (whole_speedup(right) * whole_speedup(wrong)) ** 0.5
+    assert f"| 2: {whole_speedup(wrong):.2f} to {whole_speedup(right):.2f} |" in own[0]
+    off = f"{100 * (guess.network_speedup.value / middle - 1):.1f} %"
+    assert lines[-2:] == [f"| {column} | pruned | {off} | {off} | 0 of 1 | 2 of 2 |" for column in targets.COLUMNS]
+
+
+def whole_speedup(record):
+    return Measured.of(record).speedup.value
+
+
+def test_a_sum_counts_what_is_near(targets):
+    off = [targets.Off(1 + share, 1.0) for share in (0.04, -0.06, 0.11)]
+    judged = [targets.Judged(targets.COLUMNS[0], "mixed", speedup, (off[0], off[2])) for speedup in off]
+    judged.append(targets.Judged(targets.COLUMNS[0], "dense", off[1], (off[0], off[0])))
+    assert list(targets.sums(judged))[3:] == [
+        f"| {targets.COLUMNS[0]} | pruned | 6.0 % | 11.0 % | 1 of 3 | 3 of 6 |",
+        f"| {targets.COLUMNS[0]} | dense | 6.0 % | 6.0 % | 0 of 1 | 2 of 2 |",
+    ]
+
+
+def test_a_failed_verification_is_told_and_not_counted(targets, guess):
+    failed = replace(whole(guess), outcome="wrong", reason="whole network against float64", samples={})
+    lines = list(targets.networks([failed], targets.Models(Path(), MACHINE, {})))
+    assert any("wrong" in line and " NO" in line for line in lines if line.startswith("| toy"))
 
 
 def test_the_six_configurations_are_told_apart(targets):

@@ -19,12 +19,25 @@ from sparsebench.desk.verified import Measured, named_baselines
 from sparsebench.errors import BadInput, StoreError
 from sparsebench.network import Network
 from sparsebench.record import Record, record_key
-from sparsebench.rest import DENSE, PLANNED, TORCH, is_rest, measured_rest, rest_case, series, times_of
+from sparsebench.rest import (
+    DENSE,
+    PLANNED,
+    TORCH,
+    Rest,
+    is_rest,
+    measured_rest,
+    rest_case,
+    runs_of,
+    series,
+    times_of,
+    verifications,
+)
 from sparsebench.store import read_lines
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "record_schema2.jsonl"
 TOY = Network.load(Path(__file__).parent / "networks" / "toy.yaml")
+DENSE_S = 4 * 4e-4  # of its layers, dense
 
 
 def whole(rest_s=1e-3, planned_s=1e-4, rounds=7, **changes):
@@ -71,14 +84,17 @@ def test_kind_is_written_only_where_it_is_not_a_layer():
 
 def test_a_network_whose_layers_changed_is_another():
     other = replace(TOY, layers=TOY.layers[1:])
-    assert measured_rest([whole()], TOY, 1, MACHINE).dense_s == pytest.approx(1e-3)
+    assert measured_rest([whole()], TOY, 1, MACHINE).dense == pytest.approx(1e-3 / DENSE_S)
     assert measured_rest([whole()], other, 1, MACHINE) is None
 
 
 @pytest.mark.parametrize(
-    "about", [{"batch": 2}, {"machine": "other"}, {"threads": 2}, {"but": "rest"}], ids=lambda about: next(iter(about))
+    "about",
+    [{"batch": 2}, {"machine": "other"}, {"threads": 2}, {"but": "its own"}],
+    ids=lambda about: next(iter(about)),
 )
 def test_a_rest_is_of_one_machine_batch_and_number_of_threads(about):
+    about = {name: whole().case if name == "but" else value for name, value in about.items()}
     assert measured_rest([whole()], **{"network": TOY, "batch": 1, "machine": MACHINE, **about}) is None
 
 
@@ -88,7 +104,7 @@ def test_the_rest_is_what_no_layer_took():
     assert (dense.whole_s, dense.rest_s) == (pytest.approx(3.6e-3), pytest.approx(2e-3))
     assert set(dense.layers_s) == {layer.name for layer in TOY.layers}
     assert times_of(record, "network.none") is None
-    assert measured_rest([record, whole(rest_s=4e-3)], TOY, 1, MACHINE).dense_s == pytest.approx(3e-3)
+    assert measured_rest([record, whole(rest_s=4e-3)], TOY, 1, MACHINE).dense == pytest.approx(3e-3 / DENSE_S)
     assert measured_rest([replace(whole(), outcome="wrong", samples={})], TOY, 1, MACHINE) is None
 
 
@@ -100,16 +116,65 @@ def test_a_pruned_network_has_a_rest_of_its_own():
     pruned = replace(pruned, samples={"weights_cold": samples})
     dense = replace(whole(rest_s=1e-3), case=rest_case(TOY, 1, {}), key="dense")
     found = measured_rest([pruned, dense], TOY, 1, MACHINE)
-    assert (found.dense_s, found.planned_s) == (pytest.approx(1e-3), pytest.approx(3e-3))
+    assert found == Rest(pytest.approx(1e-3 / DENSE_S), pytest.approx(3e-3 / DENSE_S))
     alone = measured_rest([dense], TOY, 1, MACHINE)
-    assert alone.planned_s == alone.dense_s == pytest.approx(1e-3)
+    assert alone.planned == alone.dense == pytest.approx(1e-3 / DENSE_S)
+
+
+def test_a_rest_is_a_share_of_what_the_dense_layers_took_in_the_same_rounds():
+    """A machine at half its speed in some rounds, or in another verification, changes none of it."""
+    record = whole(rounds=8)
+    slow = {
+        name: [(1 + number % 2) * time_s for number, time_s in enumerate(times_s)]
+        for name, times_s in record.samples["weights_cold"].items()
+    }
+    uneven = replace(record, samples={"weights_cold": slow})
+    assert measured_rest([uneven], TOY, 1, MACHINE).dense == pytest.approx(1e-3 / DENSE_S)
+    assert Rest(0.5, 0.25).seconds(2.0) == (1.0, 0.5)
+
+
+def test_a_round_in_which_another_had_the_core_does_not_count():
+    record = whole(rounds=8)
+    samples = {name: [time_s * 50 ** (number == 3) for number, time_s in enumerate(times_s)] for name, times_s in
+               record.samples["weights_cold"].items()}  # fmt: skip
+    times, usual = (times_of(one, DENSE) for one in (replace(record, samples={"weights_cold": samples}), record))
+    assert (times.whole_s, times.rest_s) == (pytest.approx(usual.whole_s), pytest.approx(usual.rest_s))
+    assert times.layers_s == pytest.approx(usual.layers_s)
+
+
+# --- verified more than once -----------------------------------------------------------------------------------------
+
+
+def test_every_verification_is_read_not_the_newest_alone(tmp_path):
+    (tmp_path / MACHINE).mkdir()
+    twice = [whole(started_at="1"), whole(started_at="2")]
+    lines = "".join(record.to_json() + "\n" for record in twice)
+    (tmp_path / MACHINE / "verify-toy.jsonl").write_text(lines)
+    assert [record.started_at for record in verifications(tmp_path, MACHINE)] == ["1", "2"]
+    assert len(verifications(tmp_path)) == 2
+    assert verifications(tmp_path, "other") == verifications(tmp_path / "none") == []
+
+
+def test_other_dense_kernels_are_the_same_code_and_other_sources_are_not():
+    """Which dense kernels are the fastest is found anew each time; the plan's kernels are in the case."""
+    facts = {"sources": {"dense.a": "1", "csr.c": "2"}}
+    first = whole(key="first", facts=facts)
+    other_dense = whole(key="second", facts={"sources": {"dense.b": "3", "csr.c": "2"}})
+    changed = whole(key="third", facts={"sources": {"dense.a": "1", "csr.c": "4"}})
+    unknown, again = whole(key="fourth", facts={}), whole(key="fourth", facts={})
+    other_plan = whole(key="fifth", facts=facts, case=rest_case(TOY, 1, {}))
+    wrong = replace(first, outcome="wrong", samples={})
+    records = [first, other_dense, changed, unknown, again, other_plan, wrong]
+    assert runs_of(first, records) == [first, other_dense]
+    assert runs_of(changed, records) == [changed]
+    assert runs_of(unknown, records) == [unknown, again]
 
 
 def test_the_baseline_is_the_faster_dense_network():
     assert Measured.of(whole()).baseline == DENSE
     slow = whole(rest_s=5e-3)
     assert Measured.of(slow).baseline == TORCH
-    assert Measured.of(slow).speedup.median == pytest.approx(4e-3 / 5.4e-3)
+    assert Measured.of(slow).speedup.value == pytest.approx(4e-3 / 5.4e-3)
     samples = {name: times_s for name, times_s in whole().samples["weights_cold"].items() if name != TORCH}
     with pytest.raises(StoreError, match=r"toy as a whole, batch 1, 1 layers planned lacks one of the three networks"):
         Measured.of(replace(whole(), samples={"weights_cold": samples}))

@@ -81,7 +81,7 @@ def predict(
     from sparsebench.desk.verdict import verdict_on
     from sparsebench.listing import plain
     from sparsebench.network import Network, resolve_network
-    from sparsebench.rest import measured_rest
+    from sparsebench.rest import measured_rest, verifications
 
     voice = Voice(json)
     net = Network.load(resolve_network(network))
@@ -89,7 +89,8 @@ def predict(
     models = shared.load_models(results, machine, model)
     at = models.place(machine).machine
     records = shared.records_of(results, at)
-    answer = predicted(net, models, chosen, batch=batch, machine=at, rest=measured_rest(records, net, batch, at))
+    rest = measured_rest(verifications(results, at), net, batch, at)
+    answer = predicted(net, models, chosen, batch=batch, machine=at, rest=rest)
     paid = costs(answer, pack_seconds(records, at))
     voice.say(plain(shared.layers_table(answer)))
     voice.say(f"\n{paid}")

@@ -2,7 +2,8 @@
 
 A prediction is made twice, and both are shown: with everything that was measured, the network's own layers too where
 they were, and by the laws alone, fitted without any shape of this network. Neither sees what is measured here, but for
-the rest: that comes from the records of other plans, or where there are none from the dense network of this very run.
+the rest: that comes from the records of other plans, or where there are none from the dense network of this very plan.
+Both are compared with all verifications of the same plan and code so far: one alone is a draw (rest.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sparsebench.errors import BadInput
 from sparsebench.network import Network, resolve_network
 from sparsebench.plan import Plan
 from sparsebench.record import Record
-from sparsebench.rest import DENSE, Rest, measured_rest, times_of
+from sparsebench.rest import Rest, measured_rest, runs_of, verifications
 
 if TYPE_CHECKING:
     from sparsebench.desk.fitted import FittedModels
@@ -98,12 +99,12 @@ def verify(
         voice.say(f"{net.name} is {record.outcome}: {record.reason}")
         voice.document({"outcome": record.outcome, "reason": record.reason, "error_ratio": record.error_ratio})
         raise typer.Exit(1)
-    measured = Measured.of(record)
+    measured = Measured.of(*runs_of(record, verifications(results, here.id)))
     found = oracle.against(settled, measured)
     voice.say(plain(layer_rows(found, measured)))
     lines = [*lines_on(found, measured), *oracle.told]
     voice.say("\n".join(["", *lines]))
-    voice.document(_document(record, measured, found, lines))
+    voice.document(_document(measured, Measured.of(record), found, lines))
 
 
 @dataclass(slots=True)
@@ -137,7 +138,7 @@ class _Oracle:
         from sparsebench.desk.verified import Against
 
         self.told.clear()
-        rest = self._rest(measured.record)
+        rest = self._rest(measured)
         columns = [ALL] if self.model else [ALL, LAWS]
         guesses = {column: self.predict(column, plan, rest) for column in columns}
         return {column: Against(guess, measured) for column, guess in guesses.items() if guess}
@@ -150,14 +151,13 @@ class _Oracle:
             self._models[column] = shared.load_models(self.results, self.machine, self.model, leave_out)
         return self._models[column]
 
-    def _rest(self, record: Record) -> Rest:
-        others = measured_rest(self.records, self.network, self.batch, self.machine, but=record.key)
+    def _rest(self, measured: Measured) -> Rest:
+        known = verifications(self.results, self.machine)
+        others = measured_rest(known, self.network, self.batch, self.machine, but=measured.record.case)
         if others is not None:
             return others
-        self.told.append("The rest is this run's own, of its dense network: no other plan of it was verified before.")
-        times = times_of(record, DENSE)
-        assert times is not None
-        return Rest(times.rest_s, times.rest_s)
+        self.told.append("The rest is this plan's own, of its dense network: no other plan of it was verified before.")
+        return measured.rest
 
 
 def _settled(net: Network, plan: Plan, guess: NetworkPrediction | None, oracle: _Oracle) -> Plan:
@@ -181,8 +181,9 @@ def _runs(kernel: str, levels: str) -> str:
     return levels if "+" in kernel else kernel
 
 
-def _document(record: Record, measured: Measured, found: Mapping[str, Against], lines: Sequence[str]) -> dict[str, Any]:
-    speedup = measured.speedup
+def _document(measured: Measured, run: Measured, found: Mapping[str, Against], lines: Sequence[str]) -> dict[str, Any]:
+    """This run's own figures, and as `together` those of all verifications, which are what is compared."""
+    record, speedup, together = run.record, run.own, measured.speedup
     return {
         "outcome": record.outcome,
         "network": record.case.source.file if record.case.source else "",
@@ -190,9 +191,10 @@ def _document(record: Record, measured: Measured, found: Mapping[str, Against], 
         "machine": record.machine,
         "error_ratio": record.error_ratio,
         "speedup": [speedup.median, speedup.low, speedup.high],
-        "baseline": measured.baseline,
-        "whole_s": {"dense": measured.dense.whole_s, "torch": measured.torch_s, "planned": measured.planned.whole_s},
-        "rest_s": {"dense": measured.dense.rest_s, "planned": measured.planned.rest_s},
+        "baseline": run.baseline,
+        "whole_s": {"dense": run.dense.whole_s, "torch": run.torch_s, "planned": run.planned.whole_s},
+        "rest_s": {"dense": run.dense.rest_s, "planned": run.planned.rest_s},
+        "together": {"speedup": together.value, "spread": together.spread, "speedups": list(together.each)},
         "predicted": {column: against.to_json() for column, against in found.items()},
         "verdict": list(lines),
     }

@@ -5,9 +5,9 @@ layer of a network is 5 % off for its sisters), errors of different kernels and 
 half widths add within a kernel and root-sum-square between kernels. That is wider than independence would make it.
 
 A layer that stays dense is in both sums, with a reason. A layer that the plan prunes and no model knows is a
-ModelError. What a network spends outside its layers is `rest`; nobody guesses it: `verify` measures it, and without it
-there is no network speedup. It is about the same in both forms of a network, but not quite: sparse convolutions hand
-activations on in another layout than libraries do, so each form has its own (rest.py).
+ModelError. What a network spends outside its layers is `rest`; nobody guesses it: `verify` measures it, as a share of
+the dense layers, and without it there is no network speedup. It is about the same in both forms of a network, but not
+quite: sparse convolutions hand activations on in another layout than libraries do, so each form has its own (rest.py).
 
 Layouts. A network of torch hands a linear layer X as [n, k], the layout `batch`; times of a layer are total ones, so
 where a kernel takes [k, n] alone, the change there and back is in them. Where no such times were measured, those of
@@ -50,10 +50,6 @@ class Interval:
     def __str__(self) -> str:
         return units.ratio(self.value, self.low, self.high)
 
-    def plus(self, known: float) -> Interval:
-        """With a measured part added, which makes it no less sure."""
-        return Interval(self.value + known, self.low + known, self.high + known)
-
 
 @dataclass(frozen=True, slots=True)
 class LayerPrediction:
@@ -81,7 +77,7 @@ class LayerPrediction:
 class NetworkPrediction:
     """Layers and their sums for one batch.
 
-    rest  seconds outside the layers, dense and as planned; None where never measured
+    rest  what is outside the layers, dense and as planned; None where never measured
     """
 
     network: str
@@ -100,6 +96,11 @@ class NetworkPrediction:
     def sparse_s(self) -> Interval:
         """Seconds of all layers as planned, those that stay dense included."""
         return add_up((layer, layer.chosen) for layer in self.layers)
+
+    @property
+    def rest_s(self) -> tuple[float, float] | None:
+        """(dense, planned) seconds outside the layers; None where never measured."""
+        return None if self.rest is None else self.rest.seconds(self.dense_s.value)
 
     @property
     def layers_speedup(self) -> Interval:
@@ -128,8 +129,8 @@ class NetworkPrediction:
             "dense_s": _triple(self.dense_s),
             "sparse_s": _triple(self.sparse_s),
             "layers_speedup": _triple(self.layers_speedup),
-            "rest_s": self.rest and self.rest.dense_s,
-            "planned_rest_s": self.rest and self.rest.planned_s,
+            "rest_s": self.rest_s and self.rest_s[0],
+            "planned_rest_s": self.rest_s and self.rest_s[1],
             "network_speedup": _triple(self.network_speedup),
         }
 
@@ -157,7 +158,7 @@ def predict(
     planned = plan.cases(network, batch, dtype, math, layout)
     layers = tuple(_layer(fitted, place, entry) for entry in planned)
     if rest and not any(layer.sparse for layer in layers):
-        rest = Rest(rest.dense_s, rest.dense_s)
+        rest = Rest(rest.dense, rest.dense)
     return NetworkPrediction(network.name, place, batch, layers, rest, layout)
 
 
@@ -206,19 +207,17 @@ def add_up(parts: Iterable[tuple[LayerPrediction, Prediction]]) -> Interval:
 
 
 def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
-    """(a + b) / (c + b): a the pruned layers dense, c the same layers sparse, b what runs in both and cancels.
+    """(a + b + rest) / (c + b + rest): a the pruned layers dense, c the same layers sparse, b those in both forms.
 
-    By how much the rest of the two forms differs was measured, and belongs to a and to c.
+    Each rest is its share of a + b, and moves with them.
     """
-    a_rest, b_rest = rest.dense_s - min(rest.dense_s, rest.planned_s), min(rest.dense_s, rest.planned_s)
-    c_rest = rest.planned_s - b_rest
     pruned = [layer for layer in layers if layer.sparse]
-    a = add_up((layer, layer.dense) for layer in pruned).plus(a_rest)
-    b = add_up((layer, layer.dense) for layer in layers if not layer.sparse).plus(b_rest)
-    c = add_up((layer, layer.chosen) for layer in pruned).plus(c_rest)
-    middle = _ratio(a.value, b.value, c.value)
+    a = add_up((layer, layer.dense) for layer in pruned)
+    b = add_up((layer, layer.dense) for layer in layers if not layer.sparse)
+    c = add_up((layer, layer.chosen) for layer in pruned)
+    middle = _ratio(rest, a.value, b.value, c.value)
     moved = [
-        _ratio(*(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))))
+        _ratio(rest, *(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))))
         for i, ends in enumerate(((a.low, a.high), (b.low, b.high), (c.low, c.high)))
         for at in ends
     ]
@@ -227,11 +226,15 @@ def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
     return Interval(middle, middle * math.exp(-low), middle * math.exp(high))
 
 
-def _ratio(a: float, b: float, c: float) -> float:
-    """(a + b) / (c + b), its limit where one of them is infinite."""
+def _ratio(rest: Rest, a: float, b: float, c: float) -> float:
+    """(a + b + rest) / (c + b + rest), its limit where one of them is infinite."""
     if math.isinf(b):
-        return 1.0
-    return (a + b) / (c + b) if c + b > 0 else math.inf
+        return (1 + rest.dense) / (1 + rest.planned)
+    if math.isinf(a):
+        return (1 + rest.dense) / rest.planned if rest.planned > 0 else math.inf
+    dense_rest, planned_rest = rest.seconds(a + b)
+    planned = c + b + planned_rest
+    return (a + b + dense_rest) / planned if planned > 0 else math.inf
 
 
 def _row(entry: LayerPrediction) -> dict[str, Any]:

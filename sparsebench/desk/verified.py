@@ -1,7 +1,8 @@
-"""Predicted against measured: a record of a whole network beside what predict says of it, layer by layer.
+"""Predicted against measured: records of a whole network beside what predict says of it, layer by layer.
 
-Everything is read from the record, so the comparison can be made again without torch. The baseline is the faster of the
-two dense networks that were run: each layer by its best kernel, or torch alone.
+Everything is read from the records, so the comparison can be made again without torch. The baseline is the faster of
+the two dense networks that were run: each layer by its best kernel, or torch alone. All verifications of the same
+network, plan and code count together, as one measurement: rest.py says why.
 """
 
 from __future__ import annotations
@@ -10,51 +11,106 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sparsebench import units
 from sparsebench.case import Case
 from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.errors import StoreError
 from sparsebench.network import Network
-from sparsebench.paired import Ratio, paired_ratio
+from sparsebench.paired import Ratio, median, paired_ratio
 from sparsebench.plan import Choice, Plan
 from sparsebench.record import Record
-from sparsebench.rest import DENSE, PLANNED, TORCH, NetworkTimes, times_of
+from sparsebench.rest import (
+    DENSE,
+    PLANNED,
+    TORCH,
+    NetworkTimes,
+    Rest,
+    geometric_mean,
+    rest_share,
+    steady,
+    times_of,
+    together,
+)
 
 SPEEDUP_WITHIN, SECONDS_WITHIN = 0.05, 0.10  # of what was measured: how near predictions are wanted
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a record says of one network under one plan; torch_s is torch's own whole network."""
+class Speedup:
+    """How many times faster, in each verification."""
 
-    record: Record
+    each: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """All together: the geometric mean."""
+        return geometric_mean(self.each)
+
+    @property
+    def spread(self) -> float:
+        """By how much the highest is above the lowest, as a share."""
+        return max(self.each) / min(self.each) - 1
+
+    @property
+    def told(self) -> str:
+        """Such as `over 3 verifications, spread 2.1 %`."""
+        return f"over {len(self.each)} verifications, spread {100 * self.spread:.1f} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What verifications of one network under one plan say together; torch_s is torch's own whole network.
+
+    records  of the same question and code, the newest last
+    """
+
+    records: tuple[Record, ...]
     dense: NetworkTimes
     planned: NetworkTimes
     torch_s: float
 
     @classmethod
-    def of(cls, record: Record) -> Measured:
-        """The times in an ok record of a whole network; StoreError where some are missing."""
-        found = [times_of(record, side) for side in (DENSE, PLANNED, TORCH)]
-        dense, planned, torch = found
-        if dense is None or planned is None or torch is None:
-            raise StoreError(f"the record of {record.case.describe()} lacks one of the three networks; verify it again")
-        return cls(record, dense, planned, torch.whole_s)
+    def of(cls, *records: Record) -> Measured:
+        """The times in ok records of a whole network; StoreError where some are missing."""
+        dense, planned, torch = (
+            together([_times(record, side) for record in records]) for side in (DENSE, PLANNED, TORCH)
+        )
+        return cls(records, dense, planned, torch.whole_s)
 
     @property
-    def speedup(self) -> Ratio:
-        """How many times faster the planned network is than the faster dense one, paired by round."""
-        found = self.record.speedup()
-        assert found is not None
-        return found
+    def record(self) -> Record:
+        """The newest."""
+        return self.records[-1]
+
+    @property
+    def speedup(self) -> Speedup:
+        """How many times faster the planned network is than the faster dense one."""
+        return self.over(self.baseline)
 
     @property
     def baseline(self) -> str:
         """Which dense network was the faster one."""
-        return self.record.best_baseline() or DENSE
+        return DENSE if self.dense.whole_s <= self.torch_s else TORCH
+
+    def over(self, baseline: str) -> Speedup:
+        """How many times faster the planned network is than `baseline`, paired by round."""
+        return Speedup(tuple(_over(record, baseline) for record in self.records))
+
+    @property
+    def own(self) -> Ratio:
+        """The newest verification's own speedup over the baseline, paired by round, and its interval."""
+        return paired_ratio(self.record.times_s(kernel=self.baseline), self.record.times_s(kernel=PLANNED))
+
+    @property
+    def rest(self) -> Rest:
+        """The rest of its dense network, for want of one that other plans left, as that of both forms."""
+        share = median([rest_share(record, DENSE) or 0.0 for record in self.records])
+        return Rest(share, share)
 
     def kernels(self, name: str) -> tuple[str, str]:
-        """(dense kernel, planned kernel) that ran layer `name`."""
+        """(dense kernel, planned kernel) that ran layer `name` in the newest verification."""
         about = self.record.facts["layers"][name]
         return about["dense_kernel"], about["kernel"]
 
@@ -83,7 +139,7 @@ class Off:
         return self.predicted / self.measured - 1
 
     def __str__(self) -> str:
-        return f"{100 * self.share:+.1f} %"
+        return f"{round(100 * self.share, 1) + 0.0:+.1f} %"  # + 0.0: nothing is off by -0.0 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +173,19 @@ class Against:
     @property
     def whole_s(self) -> tuple[Off, Off] | None:
         """(dense, planned) seconds of the whole network; None where the prediction knew no rest."""
-        rest, dense, planned = self.prediction.rest, self.prediction.dense_s, self.prediction.sparse_s
-        if rest is None:
+        rest_s, dense, planned = self.prediction.rest_s, self.prediction.dense_s, self.prediction.sparse_s
+        if rest_s is None:
             return None
         return (
-            Off(dense.value + rest.dense_s, self.measured.dense.whole_s),
-            Off(planned.value + rest.planned_s, self.measured.planned.whole_s),
+            Off(dense.value + rest_s[0], self.measured.dense.whole_s),
+            Off(planned.value + rest_s[1], self.measured.planned.whole_s),
         )
 
     @property
     def speedup(self) -> Off | None:
         """The whole network's speedup over the network of best dense kernels, which is what predict speaks of."""
         predicted = self.prediction.network_speedup
-        if predicted is None:
-            return None
-        own = self.measured.record
-        return Off(predicted.value, _over(own, DENSE))
+        return None if predicted is None else Off(predicted.value, self.measured.over(DENSE).value)
 
     def to_json(self) -> dict[str, Any]:
         """Predicted, measured and how far off, as JSON data."""
@@ -147,9 +200,15 @@ class Against:
         }
 
 
+def _times(record: Record, side: str) -> NetworkTimes:
+    if (found := times_of(record, side)) is None:
+        raise StoreError(f"the record of {record.case.describe()} lacks one of the three networks; verify it again")
+    return found
+
+
 def _over(record: Record, baseline: str) -> float:
-    cache = record.protocol.cache[0]
-    return paired_ratio(record.times_s(cache, baseline), record.times_s(cache, PLANNED)).median
+    """How many times faster the planned network was: the trimmed mean of the rounds' logarithms."""
+    return steady(np.divide(record.times_s(kernel=baseline), record.times_s(kernel=PLANNED)).tolist())
 
 
 def _json(off: Off | None) -> dict[str, float] | None:
@@ -191,6 +250,14 @@ def layer_rows(columns: Mapping[str, Against], measured: Measured) -> tuple[tupl
     return (*head, *(f"{name}: off" for name in columns)), rows
 
 
+def _told(measured: Measured) -> str:
+    """The speedup: of one verification with its interval; of several together, and then the newest alone."""
+    speedup, own, baseline = measured.speedup, measured.own, measured.baseline
+    if len(speedup.each) == 1:
+        return f"{own} as fast as {baseline}"
+    return f"{speedup.value:.2f}x as fast as {baseline} {speedup.told}; in this run {own}"
+
+
 def lines_on(columns: Mapping[str, Against], measured: Measured) -> list[str]:
     """What `verify` says below its table: sums, the network's speedup, and how far off each prediction was."""
     dense, planned, record = measured.dense, measured.planned, measured.record
@@ -199,7 +266,7 @@ def lines_on(columns: Mapping[str, Against], measured: Measured) -> list[str]:
         f"Layers: {units.seconds(sums[0])} dense, {units.seconds(sums[1])} as planned; "
         f"rest: {units.seconds(dense.rest_s)} and {units.seconds(planned.rest_s)}",
         f"Whole: {units.seconds(dense.whole_s)} by the best dense kernels, {units.seconds(measured.torch_s)} by torch "
-        f"alone, {units.seconds(planned.whole_s)} as planned: {measured.speedup} as fast as {measured.baseline}",
+        f"alone, {units.seconds(planned.whole_s)} as planned: {_told(measured)}",
         f"Output: {100 * (record.error_ratio or 0):.2g} % of the error that is allowed",
     ]
     for name, against in columns.items():

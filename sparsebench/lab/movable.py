@@ -10,7 +10,8 @@ Copying both takes its time: 26 ms instead of 15 for a convolution of 64 channel
     copies     anything else: X is copied to where the launch reads, Y from where it writes; that is part of its time
 
 A moved launch must answer as the one that stays does, and to -X the opposite, or MovedWrong is raised before anything
-is timed: neither an X left where it was nor an answer left in memory that is used again can do that.
+is timed: neither an X left where it was nor an answer left in memory that is used again can do that, nor anything that
+a call left in scratch, which layers share on a CPU.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class MovingToolchain(Protocol):
     alignment_bytes: int  # where X must start
 
     def place(self, case: Case) -> Any:
-        """Activations as the layout of `case` stores them, where a kernel reads them."""
+        """Activations as the layout of `case` stores them, where a kernel reads them that is prepared next."""
         ...
 
     def ways(self, case: Case, launch: Launch, x: Any) -> Iterator[Following]:

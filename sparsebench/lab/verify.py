@@ -133,6 +133,7 @@ class Verification:
         case, versions = self.case, code_versions()
         own, baselines = self._shas(answer)
         measured: dict[str, Any] = {name: answer.facts[name] for name in _MEASURED if name in answer.facts}
+        measured["facts"] = {**measured.get("facts", {}), "sources": self._sources(answer)}
         if answer.outcome != "ok":
             measured = {"error_ratio": answer.facts.get("error_ratio")}
         return Record(
@@ -155,11 +156,16 @@ class Verification:
     def _shas(self, answer: Answer) -> tuple[str, dict[str, str]]:
         """Versions of the three networks: the sources of their kernels, and of what built them."""
         built = hashlib.sha256(self.builder.read_bytes()).hexdigest()
-        about = answer.facts.get("facts", {}).get("layers", {})
-        dense = {found["dense_kernel"] for found in about.values()}
-        sparse = {*self.chosen.values()} | dense
+        sources, dense = self._sources(answer), self._dense_kernels(answer)
 
         def sha(names: Iterable[str]) -> str:
-            return digest({"builder": built, **{name: self.kernels[name].source_sha for name in names}})
+            return digest({"builder": built, **{name: sources[name] for name in names}})
 
-        return sha(sparse), {DENSE: sha(dense), TORCH: sha(())}
+        return sha(sources), {DENSE: sha(dense), TORCH: sha(())}
+
+    def _sources(self, answer: Answer) -> dict[str, str]:
+        """{kernel that ran: its source_sha}; which dense ones do is found anew in each verification."""
+        return {name: self.kernels[name].source_sha for name in {*self.chosen.values()} | self._dense_kernels(answer)}
+
+    def _dense_kernels(self, answer: Answer) -> set[str]:
+        return {about["dense_kernel"] for about in answer.facts.get("facts", {}).get("layers", {}).values()}
