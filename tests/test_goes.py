@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_goes_of_one_trial_have_those_of_others_between_them(tmp_path):
     docket = run(tmp_path, device)
     goes = measured(device)
     assert set(Counter(goes).values()) == {3}
-    assert all(a != b for a, b in zip(goes, goes[1:], strict=False))
+    assert all(a != b for a, b in pairwise(goes))
     assert len({n for n, *_ in goes[: 3 * ADMITTED]}) > 1  # of several problems
     assert len(stored(tmp_path / "results")) == len(docket.trials)
     assert {asked.goes for asked, _ in device.asked if isinstance(asked, Measure)} == {GOES["cpu"]}

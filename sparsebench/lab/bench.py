@@ -1,7 +1,8 @@
 """What happens on the device: a kernel is packed, prepared, checked, timed beside its baselines, and checked again.
 
 The bench lives in the worker process and outlives trials: the reference of a case and the dense contestants of a
-problem serve every kernel that is asked about them. Many trials may be under way at once, each timed in goes (clock.py).
+problem serve every kernel that is asked about them. Many trials may be under way at once, each timed in goes
+(clock.py).
 """
 
 from __future__ import annotations
