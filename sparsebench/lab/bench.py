@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
 from sparsebench.lab.clock import Contestant, Interleaved, Rotation, Timing, copies_needed, time_interleaved
 from sparsebench.lab.matrices import Matrices
-from sparsebench.lab.operands import fill_with_nan, run_filled
+from sparsebench.lab.operands import run_filled, spoil
 from sparsebench.lab.ready import Ready, WrongAnswer, refuse
 from sparsebench.lab.reference import Reference, weights_key
 from sparsebench.lab.sides import Side
@@ -107,8 +106,7 @@ class Bench:
         """
         about = asked.case.identity, asked.kernel, tuple(asked.baselines)
         trial = self._under_way.pop(about, None) or self._begun(asked)
-        contestants = [entry.contestant for entry in (trial.own, *trial.beside)]
-        with self._timed(contestants):
+        with self.watch.part("clock"):
             timing = trial.timing.go()
         if timing is None:
             self._under_way[about] = trial
@@ -120,6 +118,7 @@ class Bench:
         own = self._ready(self.kernels[asked.kernel], reference)
         beside = [self._dense_ready(asked.case.problem, baseline) for baseline in asked.baselines]
         contestants = [entry.contestant for entry in (own, *beside)]
+        spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         against = asked.baselines or [asked.kernel]
         timing = Interleaved(self.side.clock, contestants, self.protocol, against, asked.goes)
         return _Trial(reference, own, beside, timing, self.side.clocks())
@@ -142,18 +141,11 @@ class Bench:
 
     def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
         """Time `contestants` together, in one go."""
+        spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         before = self.side.clocks()
-        with self._timed(contestants):
+        with self.watch.part("clock"):
             timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
         return self._told(timing, before)
-
-    @contextmanager
-    def _timed(self, contestants: Sequence[Contestant]) -> Iterator[None]:
-        """The clock's time; what the last timed call left in Y is judged later, so nothing may be left from before."""
-        for contestant in contestants:
-            fill_with_nan(contestant.rotation.launches[0])
-        with self.watch.part("clock"):
-            yield
 
     def _told(self, timing: Timing, before: Mapping[str, Any]) -> dict[str, Any]:
         """What a record says of a timing: samples, why it stopped, doubts, and the core's clock before and after."""
@@ -233,18 +225,38 @@ class Bench:
         peak = memory.grown_bytes()
         refuse("precision gate", verdict)
         weight_bytes = packed.nbytes if launch.weight_bytes is None else launch.weight_bytes
+        copies, y_bytes = self._copies(weight_bytes), getattr(launch.y, "nbytes", 0)
+        outputs = min(copies, side.outputs(y_bytes)) if y_bytes else 1
         launches = [launch]
         with watch.part("pack"):
-            for _ in range(self._copies(weight_bytes) - 1):
-                other = launch.again() if launch.again else kernel.prepare(native, copy.deepcopy(packed), x, toolchain)
+            for number in range(1, copies):
+                place = number % outputs
+                if outputs > 1:
+                    toolchain.turn_to(place)
+                like = launches[place] if number >= outputs else None
+                anew = like.again if like else None
+                launches.append(anew() if anew else kernel.prepare(native, copy.deepcopy(packed), x, toolchain))
                 if side.sets_up_at_first_call:
-                    other.run()
-                launches.append(other)
+                    launches[-1].run()
+        held_bytes = copies * weight_bytes + outputs * y_bytes
         turning = Turning(x, native)
         contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x, turning.turn)
         with watch.part("check"):
             layout_s = side.layout_change_s(reference.case, native)
-        return Ready(kernel, native, reference, contestant, turning, packed, pack_s, verdict.ratio, layout_s, peak)
+        return Ready(
+            kernel,
+            native,
+            reference,
+            contestant,
+            turning,
+            packed,
+            pack_s,
+            verdict.ratio,
+            layout_s,
+            peak,
+            copies,
+            held_bytes,
+        )
 
     def _pass_integers(self, kernel: Kernel, native: Case, reference: Reference) -> None:
         with self.watch.part("reference"):
@@ -291,5 +303,6 @@ class Bench:
                 **({"lossy": ready.kernel.lossy} if ready.kernel.lossy else {}),
                 "ran": ready.contestant.rotation.launches[0].ran or ready.kernel.name,
                 "copies": len(ready.contestant.rotation.launches),
+                "outputs": len(ready.contestant.rotation.outputs),
             },
         }

@@ -49,13 +49,24 @@ class Rotation:
     launches: Sequence[Launch]
     weight_bytes: int
     prepared: dict[Any, Any] = field(default_factory=dict)  # what a clock made of the launches, such as CUDA graphs
+    last: Launch | None = None  # that was taken
     _next: int = 0
 
     def take(self) -> Launch:
         """The launch whose weights have rested longest."""
-        launch = self.launches[self._next]
+        self.last = self.launches[self._next]
         self._next = (self._next + 1) % len(self.launches)
-        return launch
+        return self.last
+
+    def first(self) -> Launch:
+        """The launch of hot calls, always the same."""
+        self.last = self.launches[0]
+        return self.last
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The Ys that the launches write, each once."""
+        return list({_address(launch.y): launch.y for launch in self.launches if launch.y is not None}.values())
 
     def wraps_within(self, cache_bytes: int) -> bool:
         """Whether the next launch starts a new turn over copies that all fit into twice the cache."""
@@ -64,7 +75,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contestant:
-    """A kernel ready to be sampled; all its launches read `x` and write one Y. Twins share one rotation.
+    """A kernel ready to be sampled; all its launches read `x`, and write a few Ys in turn. Twins share one rotation.
 
     turn  changes x before each timed call, so that a remembered answer is wrong (tamper.py)
     """
@@ -73,6 +84,11 @@ class Contestant:
     rotation: Rotation
     x: Any
     turn: Callable[[], None] = lambda: None
+
+
+def _address(y: Any) -> int:
+    """Where an array or a tensor begins."""
+    return int(y.ctypes.data if isinstance(y, np.ndarray) else y.data_ptr())
 
 
 def copies_needed(weight_bytes: int, cache_bytes: int) -> int:
@@ -111,7 +127,7 @@ class CpuClock:
         return self._timed(contestant.rotation.take().run, 1)
 
     def _hot(self, contestant: Contestant) -> float:
-        run = contestant.rotation.launches[0].run
+        run = contestant.rotation.first().run
         loops = contestant.rotation.prepared.get("loops", 1)
         self.mark(contestant.name)
         run()

@@ -58,6 +58,10 @@ class CudaSide:
         """A CUDA toolchain with one Y."""
         return CupyToolchain(self.device, watch)
 
+    def outputs(self, y_bytes: int) -> int:
+        """One: addresses on a GPU differ in what no cache there looks at."""
+        return 1
+
     def place(self, x: np.ndarray, native: Case) -> torch.Tensor:
         """A tensor in the native layout and the case's dtype."""
         tensor = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).to(TORCH_DTYPES[native.dtype])

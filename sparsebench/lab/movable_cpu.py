@@ -29,10 +29,9 @@ from sparsebench.case import NUMPY_DTYPES, Case
 from sparsebench.kernel import Launch
 from sparsebench.lab.build import CpuToolchain
 from sparsebench.lab.movable import Following, by_copies, y_shape
-from sparsebench.lab.operands import in_layout
+from sparsebench.lab.operands import SCRATCH_AXES, in_layout
 from sparsebench.lab.tamper import LINE_BYTES, fenced
 
-SCRATCH_AXES = 5  # of scratch; no Y has as many
 SCRATCH_BYTES = 2**28  # of addresses: only pages that are written take memory
 
 

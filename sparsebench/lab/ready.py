@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sparsebench.case import Case
 from sparsebench.formats import Format
-from sparsebench.kernel import Kernel
+from sparsebench.kernel import Kernel, Launch
 from sparsebench.lab.check import Question, Verdict
 from sparsebench.lab.clock import Contestant
 from sparsebench.lab.operands import run_filled
@@ -43,12 +42,8 @@ class Ready:
     error_ratio: float
     layout_s: float
     peak_memory_bytes: int | None
+    held_bytes: int  # what its copies of W and its Ys take
     answered_fresh: bool = False
-
-    @property
-    def held_bytes(self) -> int:
-        """What its copies of W take."""
-        return self.contestant.rotation.weight_bytes * len(self.contestant.rotation.launches)
 
     def check_again(self, side: Side, watch: Stopwatch) -> float:
         """Whether the clock saw honest work; the worst error ratio, or WrongAnswer.
@@ -62,18 +57,18 @@ class Ready:
             return self._checked(side, fresh)
 
     def _checked(self, side: Side, fresh: Question | None) -> float:
-        question, x, launches = self.reference.normal(), self.contestant.x, self.contestant.rotation.launches
-        verdicts = []
-        if (y := launches[0].y) is not None:
-            verdicts.append(question.turned(self.turning.column_signs()).judge(y, self.native))
+        question, x, rotation = self.reference.normal(), self.contestant.x, self.contestant.rotation
+        latest, verdicts = rotation.last or rotation.launches[0], []
+        if latest.y is not None:
+            verdicts.append(question.turned(self.turning.column_signs()).judge(latest.y, self.native))
             refuse("precision gate on what the last timed call left", verdicts[-1])
             if fresh is not None:
-                self._notice_turns(question, y)
+                self._notice_turns(question, latest)
         self.turning.turn_back()
         if not side.same(x, side.place(question.x, self.native)):
             refuse("inputs", Verdict(False, float("inf"), "the kernel changed X; it may only read it"))
-        for what, operand in (("X", x), ("Y", y)):
-            if operand is not None and (count := written_beside(operand)):
+        for what, operand in (("X", x), *(("Y", y) for y in rotation.outputs)):
+            if count := written_beside(operand):
                 reason = f"the kernel wrote beside {what} {list(operand.shape)}; bytes changed: {count}"
                 refuse("bounds", Verdict(False, float("inf"), reason))
         if fresh is not None:
@@ -83,13 +78,13 @@ class Ready:
         refuse("precision gate after the clock, on fresh inputs", worst)
         return worst.ratio
 
-    def _notice_turns(self, question: Question, y: Any) -> None:
+    def _notice_turns(self, question: Question, launch: Launch) -> None:
         """A few more calls, each with another sample of X turned, which must show in Y."""
         for sample in self.turning.some(MORE_TURNS):
             self.turning.turn_one(sample)
-            self.contestant.rotation.launches[0].run()
+            launch.run()
             turned, columns = question.turned(self.turning.column_signs()), self.turning.columns(sample)
-            refuse("precision gate on what a later call left", turned.judge(y, self.native, columns))
+            refuse("precision gate on what a later call left", turned.judge(launch.y, self.native, columns))
 
     def _answers(self, fresh: Question, side: Side) -> list[Verdict]:
         """The verdicts on the first and the last launch over fresh activations; X is put back."""

@@ -19,6 +19,7 @@ from sparsebench.lab.operands import OutputToolchain, in_layout, layout_change_s
 from sparsebench.lab.probes import PeakMemory, clock_mhz
 from sparsebench.lab.stopwatch import Stopwatch
 
+MOST_OUTPUTS = 8  # of a contestant: operands.py says what for
 T0_BELOW_S = 10e-6  # contracts: t0 stands beside every time below this
 
 
@@ -45,6 +46,10 @@ class Side(Protocol):
 
     def toolchain(self, watch: Stopwatch | None = None) -> Any:
         """A toolchain for one contestant, whose launches share one Y; `watch` counts what it builds."""
+        ...
+
+    def outputs(self, y_bytes: int) -> int:
+        """How many Ys the launches of a contestant write in turn; with more than one its toolchain has `turn_to`."""
         ...
 
     def place(self, x: np.ndarray, native: Case) -> Any:
@@ -99,6 +104,10 @@ class CpuSide:
     def toolchain(self, watch: Stopwatch | None = None) -> OutputToolchain:
         """A C toolchain with one Y."""
         return OutputToolchain(self.threads, watch)
+
+    def outputs(self, y_bytes: int) -> int:
+        """Eight, or as few as fill twice the cache, at least two: a Y out of the cache is as cold as any."""
+        return int(np.clip(2 * self.cache_bytes // max(y_bytes, 1), 2, MOST_OUTPUTS))
 
     def place(self, x: np.ndarray, native: Case) -> np.ndarray:
         """An aligned copy in the native layout and the case's dtype."""
