@@ -233,6 +233,18 @@ def load_kernels() -> tuple[Kernel, ...]:
     return tuple(sorted(found, key=lambda kernel: kernel.name))
 
 
+def way_of(kernel: str, case: Case, levels: Sequence[tuple[float, int, int]], lanes: int) -> tuple[float, ...]:
+    """Which way the kernel of this name takes through `case`, as numbers that a law of its times may know.
+
+    levels  (share of W kept, block rows, block columns) of each
+    lanes   floats of the machine's vectors
+
+    As many numbers for every case and kernel; all 0 for kernels that tell nothing (kernels/_ways.py).
+    """
+    ways = importlib.import_module("sparsebench.kernels._ways")
+    return tuple(ways.way_of(kernel, case, levels, lanes))
+
+
 def load_plugin(path: Path) -> tuple[Kernel, ...]:
     """The kernels of a Python file outside the package; BadInput when it is missing, broken or lists none."""
     if not path.is_file():

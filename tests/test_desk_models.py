@@ -446,13 +446,13 @@ def test_models_survive_json(noisy):
     assert again.errors.equals(fitted.errors)
 
 
-@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 3, "law": "magic"}])
+@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 4, "law": "magic"}])
 def test_what_is_no_model_file_is_refused(data):
-    with pytest.raises(ModelError, match="not a model file of schema 3; `sparsebench fit` writes one"):
+    with pytest.raises(ModelError, match="not a model file of schema 4; `sparsebench fit` writes one"):
         FittedModels.from_json(data)
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_model_file_of_an_earlier_schema_is_refused_by_name(schema):
     with pytest.raises(ModelError, match=f"a model file of schema {schema}, whose laws were others"):
         FittedModels.from_json({"schema": schema, "law": "irf", "sparse": [], "dense": []})

@@ -29,7 +29,7 @@ from sparsebench.desk.sparse import SparseModel
 from sparsebench.errors import ModelError
 from sparsebench.formats import FORMATS
 
-SCHEMA = 3  # 1: one law; 2: four laws; 3: features of the learned law
+SCHEMA = 4  # 1: one law; 2: four laws; 3: features of the learned law; 4: which way a kernel takes is one
 IN_A_NETWORK = "weights_cold"
 
 

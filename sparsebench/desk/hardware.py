@@ -10,6 +10,8 @@ from typing import Any, Self
 from sparsebench.machine import Machine
 from sparsebench.store import read_machines, read_peaks
 
+LANES = {"avx512f": 16, "avx2": 8}  # the widest first
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
@@ -17,6 +19,7 @@ class Hardware:
 
     flops_per_s  by dtype: the tensor units' where there are such, else of fused multiply-adds
     processors   streaming multiprocessors of a GPU, 1 for a CPU: work comes in waves of so many tiles
+    lanes        floats of a CPU's vector: they decide which way kernels take
 
     The defaults stand in where nothing was measured. A law fits a factor to each of its terms, so that they decide how
     its factors read, not what it predicts.
@@ -26,6 +29,7 @@ class Hardware:
     bytes_per_s: float = 1e10
     processors: int = 1
     cache_bytes: float = 32 * 2**20
+    lanes: int = 16
 
     def peak(self, dtype: str) -> float:
         """The peak rate of products in `dtype`."""
@@ -40,6 +44,7 @@ class Hardware:
             bytes_per_s=float(peaks.get("read_bytes_per_s") or peaks.get("stream_bytes_per_s") or 1e10),
             processors=machine.cores if machine.device == "cuda" else 1,
             cache_bytes=float(machine.cache_bytes),
+            lanes=next((lanes for flag, lanes in LANES.items() if flag in machine.isa), 4),
         )
 
     def to_json(self) -> dict[str, Any]:

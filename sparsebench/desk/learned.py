@@ -91,4 +91,4 @@ def features(points: Points) -> np.ndarray:
     made = [np.log(points.nnz), np.log(points.nnz / m), np.log(moved), np.log(points.flops / moved), 2.0 * (n < 1.5)]
     widths = [n, *(points.padded_columns(tile) for tile in TILES)]
     empty = [np.log(wide / narrow) for narrow, wide in pairwise(widths)]
-    return np.column_stack([points.x, *made, *empty, points.surprise])
+    return np.column_stack([points.x, *made, *empty, points.surprise, points.ways])

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from sparsebench.case import ITEM_BYTES, Case, canonical
+from sparsebench.desk.hardware import Hardware
 from sparsebench.desk.observe import Observation, blocks_of, level_sparsities
+from sparsebench.kernel import way_of
 
 SAME = 0.01  # in log terms: sparsities that rounding to whole blocks moved apart are one level
 CONVOLUTION = ("taps", "plane", "stride")
@@ -48,6 +50,7 @@ class Points:
     reads    [q]     rows of X that the blocks read, one a block and column of it
     dense_s  [q]     usual seconds of the fastest dense kernel on the problem; nan where unknown
     surprise [q]     log of dense_s over what its law expected; 0 where nothing was measured
+    ways     [q, w]  which way the kernel takes (kernels/_ways.py); all 0 where it does not tell
     """
 
     axes: tuple[str, ...]
@@ -57,6 +60,7 @@ class Points:
     reads: np.ndarray
     dense_s: np.ndarray
     surprise: np.ndarray
+    ways: np.ndarray
     dtype: str
 
     def __len__(self) -> int:
@@ -65,7 +69,7 @@ class Points:
     def __getitem__(self, rows: np.ndarray) -> Points:
         return Points(
             self.axes, self.x[rows], self.kept[rows], self.blocks[rows], self.reads[rows], self.dense_s[rows],
-            self.surprise[rows], self.dtype,
+            self.surprise[rows], self.ways[rows], self.dtype,
         )  # fmt: skip
 
     def column(self, axis: str) -> np.ndarray:
@@ -125,14 +129,31 @@ def axes_of(case: Case) -> tuple[str, ...]:
     return (*first, "n", "m", "k", *(CONVOLUTION if case.conv else ()))
 
 
-def points_of(cases: Sequence[Case], kept: Sequence[float], beside: Sequence[Beside]) -> Points:
-    """`cases` of one dtype and one list of axes, which keep the shares `kept`, as arrays."""
+def points_of(
+    cases: Sequence[Case],
+    kept: Sequence[float],
+    beside: Sequence[Beside],
+    kernel: str = "",
+    hardware: Hardware | None = None,
+) -> Points:
+    """`cases` of one dtype and one list of axes, which keep the shares `kept`, as arrays; `kernel` answers them."""
+    at = hardware or Hardware()
+    ways = [way_of(kernel, case, shares_of(case, share), at.lanes) for case, share in zip(cases, kept, strict=True)]
     rows, blocks, reads = zip(*(_row(case, share) for case, share in zip(cases, kept, strict=True)), strict=True)
     return Points(
         axes_of(cases[0]), np.array(rows, float), np.array(kept, float), np.array(blocks, float),
         np.array(reads, float), np.array([dense.time_s for dense in beside]),
-        np.array([dense.surprise for dense in beside]), cases[0].dtype,
+        np.array([dense.surprise for dense in beside]), np.array(ways, float), cases[0].dtype,
     )  # fmt: skip
+
+
+def shares_of(case: Case, kept: float) -> list[tuple[float, int, int]]:
+    """(share of W kept, block rows, block columns) of each level; `kept` is known of a single one."""
+    levels = blocks_of(case) if case.pattern != "dense" else ()
+    if len(levels) == 1:
+        return [(kept, levels[0][1], levels[0][2])]
+    shares = [1 - (sparsity or 0.0) for sparsity in level_sparsities(case)] if levels else []
+    return [(share, bh, bw) for share, (_, bh, bw) in zip(shares, levels, strict=True)]
 
 
 def _row(case: Case, kept: float) -> tuple[list[float], float, float]:
@@ -183,15 +204,24 @@ class Seen:
     plain_s: np.ndarray
 
     @classmethod
-    def of(cls, group: Sequence[Observation], beside: Sequence[Beside], first: Sequence[Beside] | None = None) -> Seen:
+    def of(
+        cls,
+        group: Sequence[Observation],
+        beside: Sequence[Beside],
+        first: Sequence[Beside] | None = None,
+        hardware: Hardware | None = None,
+    ) -> Seen:
         """`group` as arrays, with the dense side of each, over all runs and in the first of two."""
+        kernel = group[0].setting.kernel
         rows: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for number, seen in enumerate(group):
             rows[question(seen.case)].append(number)
         cases = [group[members[0]].case for members in rows.values()]
         kept = [math.fsum(group[i].kept for i in members) / len(members) for members in rows.values()]
-        points = points_of(cases, kept, [beside[members[0]] for members in rows.values()])
-        before = points_of(cases, kept, [first[members[0]] for members in rows.values()]) if first else points
+        points = points_of(cases, kept, [beside[members[0]] for members in rows.values()], kernel, hardware)
+        before = points
+        if first:
+            before = points_of(cases, kept, [first[members[0]] for members in rows.values()], kernel, hardware)
         row = np.empty(len(group), int)
         for number, members in enumerate(rows.values()):
             row[members] = number

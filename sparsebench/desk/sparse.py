@@ -42,6 +42,7 @@ class SparseModel(LayerModel):
     floors    the noise floor of each part, None where nothing was timed twice
     timed     cases that were measured, by question_text; masks from files are no questions that can be asked again
     groups    the observations of each part; not kept in JSON
+    hardware  of the machine, which decides the ways that its kernel takes
     """
 
     setting: Setting
@@ -50,6 +51,7 @@ class SparseModel(LayerModel):
     floors: Mapping[str, NoiseFloor | None]
     timed: Mapping[str, Timed]
     groups: Mapping[str, Sequence[Observation]]
+    hardware: Hardware
 
     @classmethod
     def fit(
@@ -69,12 +71,12 @@ class SparseModel(LayerModel):
             by_part[part_of(seen.case)].append(number)
         groups = {part: [observations[i] for i in by_part[part]] for part in sorted(by_part)}
         parts = {
-            part: Judged.fit(_seen(group, by_part[part], beside, first), hardware, law)
+            part: Judged.fit(_seen(group, by_part[part], beside, first, hardware), hardware, law)
             for part, group in groups.items()
         }
         patterns = frozenset(seen.case.pattern for seen in observations)
         floors = {part: noise_floor(group) for part, group in groups.items()}
-        return cls(observations[0].setting, patterns, parts, floors, _timed(observations), groups)
+        return cls(observations[0].setting, patterns, parts, floors, _timed(observations), groups, hardware)
 
     def measured(self, case: Case) -> Prediction | None:
         """The time of `case` where it was timed itself, by any seed."""
@@ -90,7 +92,8 @@ class SparseModel(LayerModel):
         found: dict[int, Prediction] = {}
         for part, numbers in by_part.items():
             own = [cases[i] for i in numbers]
-            points = points_of(own, [kept_share(case) for case in own], [beside[i] for i in numbers])
+            kept, sides = [kept_share(case) for case in own], [beside[i] for i in numbers]
+            points = points_of(own, kept, sides, self.setting.kernel, self.hardware)
             found |= dict(zip(numbers, self.parts[part].predict(points), strict=True))
         return [replace(found[number], kernel=self.setting.kernel) for number in range(len(cases))]
 
@@ -132,6 +135,7 @@ class SparseModel(LayerModel):
             "parts": {part: judged.to_json() for part, judged in self.parts.items()},
             "noise_floors": {part: asdict(floor) if floor else None for part, floor in self.floors.items()},
             "timed": {asked: asdict(found) for asked, found in self.timed.items()},
+            "hardware": self.hardware.to_json(),
         }
 
     @classmethod
@@ -140,13 +144,18 @@ class SparseModel(LayerModel):
         parts = {part: Judged.from_json(judged) for part, judged in data["parts"].items()}
         floors = {part: NoiseFloor(**floor) if floor else None for part, floor in data["noise_floors"].items()}
         timed = {asked: Timed(**found) for asked, found in data["timed"].items()}
-        return cls(Setting(**data["setting"]), frozenset(data["patterns"]), parts, floors, timed, {})
+        hardware = Hardware(**data["hardware"])
+        return cls(Setting(**data["setting"]), frozenset(data["patterns"]), parts, floors, timed, {}, hardware)
 
 
 def _seen(
-    group: Sequence[Observation], rows: Sequence[int], beside: Sequence[Beside], first: Sequence[Beside] | None
+    group: Sequence[Observation],
+    rows: Sequence[int],
+    beside: Sequence[Beside],
+    first: Sequence[Beside] | None,
+    hardware: Hardware,
 ) -> Seen:
-    return Seen.of(group, [beside[i] for i in rows], [first[i] for i in rows] if first else None)
+    return Seen.of(group, [beside[i] for i in rows], [first[i] for i in rows] if first else None, hardware)
 
 
 def _timed(observations: Sequence[Observation]) -> dict[str, Timed]:
