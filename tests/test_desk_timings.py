@@ -14,9 +14,9 @@ from replay import usual_arms, usual_world
 
 from sparsebench.desk.arms import arms, break_evens
 from sparsebench.desk.frame import frame
-from sparsebench.desk.observe import CUT, _trimmed, dense_observations, dense_times, sparse_observations
+from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
 from sparsebench.desk.timings import rounds_intervals, timings
-from sparsebench.paired import MOST_BLOCKS, rounds_interval
+from sparsebench.paired import CUT, MOST_BLOCKS, rounds_interval, trimmed_mean
 from sparsebench.store import uncollected
 
 
@@ -55,11 +55,11 @@ def test_each_record_has_the_speedups_that_it_has_alone():
 
 @given(st.lists(st.floats(-20.0, 20.0), min_size=1, max_size=60), st.floats(-5.0, 5.0))
 def test_a_trimmed_mean_is_among_the_middle_values_and_moves_with_them(values, shift):
-    ordered, found = sorted(values), _trimmed(np.array(values))
+    ordered, found = sorted(values), trimmed_mean(np.array(values))
     gone = math.floor(CUT * len(values))
     assert ordered[gone] - 1e-9 <= found <= ordered[-1 - gone] + 1e-9
-    assert _trimmed(np.array(values) + shift) == pytest.approx(found + shift, abs=1e-9)
-    assert _trimmed(-np.array(values)) == pytest.approx(-found, abs=1e-9)
+    assert trimmed_mean(np.array(values) + shift) == pytest.approx(found + shift, abs=1e-9)
+    assert trimmed_mean(-np.array(values)) == pytest.approx(-found, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_trimmed_mean_is_among_the_middle_values_and_moves_with_them(values, s
     ],
 )
 def test_a_trimmed_mean_cuts_a_fifth_at_either_end_and_parts_of_a_round(values, expected):
-    assert _trimmed(np.array(values)) == pytest.approx(expected)
+    assert trimmed_mean(np.array(values)) == pytest.approx(expected)
 
 
 def test_of_two_states_a_trimmed_mean_keeps_to_the_share_and_a_median_jumps():
@@ -81,7 +81,7 @@ def test_of_two_states_a_trimmed_mean_keeps_to_the_share_and_a_median_jumps():
         return np.array([0.0] * (50 - slow) + [1.0] * slow)
 
     assert np.median(told(26)) - np.median(told(24)) == 1.0
-    assert _trimmed(told(26)) - _trimmed(told(24)) == pytest.approx(2 / 30)
+    assert trimmed_mean(told(26)) - trimmed_mean(told(24)) == pytest.approx(2 / 30)
 
 
 def test_laws_see_trimmed_means_inside_their_intervals_and_records_tell_medians():
@@ -91,7 +91,7 @@ def test_laws_see_trimmed_means_inside_their_intervals_and_records_tell_medians(
     record = replace(record, samples={"weights_cold": both}, baselines={baseline: "sha"}, layout_s={})
     usual_s = dict.fromkeys(dense_times(one for _, one in dense_observations([record])), 40.0)
     (seen,) = sparse_observations([(record, ())], usual_s, usual_s)
-    plain_s = math.exp(_trimmed(np.log(both[record.kernel])))
+    plain_s = math.exp(trimmed_mean(np.log(both[record.kernel])))
     assert record.speedup().median == 2.0
     assert 1.0 < plain_s < 2.0
     assert (seen.plain_s, seen.time_s) == pytest.approx((plain_s, 40.0 * plain_s / 4.0))
