@@ -159,6 +159,7 @@ class Kernel:
              `toolchain` a CudaToolchain. The packed matrix is numpy's in the case's dtype either way
     moved_bytes  (case, packed) -> bytes this kernel moves at least
     needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...
+    isa      {dtype: instruction sets (Machine.isa) that a CPU must all have for it}; none for others
     body, sources  files beside the face whose content is part of its version
     limits   what it asks of a case beyond dtypes, math, layouts, ops and the format's patterns
     lossy    "" or what it rounds W or X to ("fp8 e4m3"): a rival of different accuracy, never a baseline, marked
@@ -178,6 +179,7 @@ class Kernel:
     layouts: tuple[str, ...] = ("feature",)
     devices: tuple[str, ...] = ("cpu",)
     needs: tuple[str, ...] = ()
+    isa: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     body: str | None = None
     sources: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
@@ -199,7 +201,15 @@ class Kernel:
                 return f"{self.name} takes {what} {', '.join(taken)}, not {asked}"
         if reason := case.pattern_object.why_not(case.m, case.k, case.sparsity):
             return reason
+        if lacks := self.lacks(case.dtype, machine):
+            return lacks
         return next((f"{self.name}: {limit.reason}" for limit in self.limits if not limit.holds(case)), None)
+
+    def lacks(self, dtype: str, machine: Machine) -> str | None:
+        """Which instruction sets `machine` lacks for this dtype, as a sentence; None where it has all."""
+        if missing := [name for name in self.isa.get(dtype, ()) if name not in machine.isa]:
+            return f"{self.name} needs a CPU with {' '.join(missing)} for {dtype}"
+        return None
 
     def native(self, case: Case) -> Case:
         """`case` in the layout this kernel runs in: its own where it takes it, else the kernel's first."""

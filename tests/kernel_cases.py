@@ -17,6 +17,7 @@ from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
 from sparsebench.lab.check import NUMPY, Question, as_columns
 from sparsebench.lab.reference import Reference
+from sparsebench.machine import Machine
 from sparsebench.patterns import Draw, pattern_from
 
 MACHINE = Machine.here("cpu")
@@ -215,15 +216,16 @@ def each(kernels: list[Kernel]) -> list[Any]:
 def each_dtype(kernels: list[Kernel]) -> list[Any]:
     """Test parameters (kernel, dtype) for every dtype a kernel takes, as `each` makes them."""
     return [
-        pytest.param(kernel, dtype, id=f"{kernel.name}-{dtype}", marks=lacking(kernel))
+        pytest.param(kernel, dtype, id=f"{kernel.name}-{dtype}", marks=lacking(kernel, dtype))
         for kernel in kernels
         for dtype in kernel.dtypes
     ]
 
 
-def lacking(kernel: Kernel) -> list[pytest.MarkDecorator]:
-    """A skip for each need of the kernel that is not met here."""
+def lacking(kernel: Kernel, dtype: str = "float32") -> list[pytest.MarkDecorator]:
+    """A skip for each need of the kernel that is not met here, and for what this CPU lacks."""
     missing = [reason for need in kernel.needs if (reason := build.missing_need(need))]
+    missing += [reason] if (reason := kernel.lacks(dtype, Machine.here("cpu"))) and "cpu" in kernel.devices else []
     return [pytest.mark.skip(reason=reason) for reason in missing]
 
 

@@ -45,7 +45,7 @@ every_gemm = pytest.mark.parametrize("kernel", each(GEMM))
 every_problem = pytest.mark.parametrize(
     "kernel, problem, dtype",
     [
-        pytest.param(kernel, problem, dtype, id=f"{kernel.name}-{problem.label}-{dtype}", marks=lacking(kernel))
+        pytest.param(kernel, problem, dtype, id=f"{kernel.name}-{problem.label}-{dtype}", marks=lacking(kernel, dtype))
         for kernel in GEMM
         for dtype in kernel.dtypes
         for problem in problems_for(kernel, dtype)

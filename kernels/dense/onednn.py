@@ -20,6 +20,8 @@ from sparsebench.kernel import Kernel, Launch, Toolchain
 from .torch import DTYPES, filters, tensor
 
 SOURCE = "oneDNN (Apache-2.0) through torch (BSD-3-Clause)"
+# What torch asks of a processor before it packs weights in bfloat16. AVX-NE-CONVERT would do too; nobody looks for it.
+ISA = {"bfloat16": ("avx512bw", "avx512vl")}
 NO_FUSION: tuple[str, list[Any], str] = ("none", [], "")  # nothing is computed on Y after the product
 
 
@@ -72,6 +74,7 @@ KERNELS = [
         dtypes=DTYPES,
         layouts=("batch",),
         needs=("torch",),
+        isa=ISA,
         sources=("torch.py",),
     ),
     Kernel(
@@ -83,6 +86,7 @@ KERNELS = [
         dtypes=DTYPES,
         ops=("conv2d",),
         needs=("torch",),
+        isa=ISA,
         sources=("torch.py",),
     ),
 ]

@@ -254,7 +254,6 @@ class Bench:
             verdict.ratio,
             layout_s,
             peak,
-            copies,
             held_bytes,
         )
 

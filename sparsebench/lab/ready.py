@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Ready:
     layout_s: float
     peak_memory_bytes: int | None
     held_bytes: int  # what its copies of W and its Ys take
-    answered_fresh: bool = False
+    answered_fresh: bool = field(default=False, init=False)
 
     def check_again(self, side: Side, watch: Stopwatch) -> float:
         """Whether the clock saw honest work; the worst error ratio, or WrongAnswer.
