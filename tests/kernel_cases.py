@@ -17,7 +17,6 @@ from sparsebench.lab import build
 from sparsebench.lab.build import CpuToolchain
 from sparsebench.lab.check import NUMPY, Question, as_columns
 from sparsebench.lab.reference import Reference
-from sparsebench.machine import Machine
 from sparsebench.patterns import Draw, pattern_from
 
 MACHINE = Machine.here("cpu")
@@ -225,7 +224,7 @@ def each_dtype(kernels: list[Kernel]) -> list[Any]:
 def lacking(kernel: Kernel, dtype: str = "float32") -> list[pytest.MarkDecorator]:
     """A skip for each need of the kernel that is not met here, and for what this CPU lacks."""
     missing = [reason for need in kernel.needs if (reason := build.missing_need(need))]
-    missing += [reason] if (reason := kernel.lacks(dtype, Machine.here("cpu"))) and "cpu" in kernel.devices else []
+    missing += [reason] if (reason := kernel.lacks(dtype, MACHINE)) and "cpu" in kernel.devices else []
     return [pytest.mark.skip(reason=reason) for reason in missing]
 
 
