@@ -389,7 +389,7 @@ def test_workers_join_late_die_and_come_back(scheduler, tmp_path):
             stage[0] = next(stages)
 
     scheduler.on_roll = come_and_go
-    scheduler.scripts = dict.fromkeys("abc", lambda request, alone: time.sleep(0.005))
+    scheduler.scripts = dict.fromkeys("abc", lambda request, alone: time.sleep(0.03))
     (summary,) = fleet(tmp_path, said, n=range(1, 13)).execute()
     assert set(scheduler.devices) == {"a", "b", "c"}
     found = stored(tmp_path / "results")
