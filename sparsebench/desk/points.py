@@ -164,14 +164,12 @@ def _row(case: Case, kept: float) -> tuple[list[float], float, float]:
         logs += [math.log(conv.kh * conv.kw), math.log(conv.oh * conv.ow), math.log(conv.stride)]
     if case.pattern == "dense":
         return logs, 0.0, 0.0
-    levels, uneven = blocks_of(case), float(case.pattern == "file" or case.params.get("from") == "imbalanced")
+    levels, uneven = shares_of(case, kept), float(case.pattern == "file" or case.params.get("from") == "imbalanced")
     if len(levels) == 1:
-        _, bh, bw = levels[0]
-        shares, first = [kept], [math.log(kept), math.log(bh), math.log(bw)]
+        first = [math.log(number) for number in levels[0]]
     else:
-        shares = [1 - (sparsity or 0.0) for sparsity in level_sparsities(case)]
-        first = [math.log(max(share, 1e-9)) for share in shares]
-    entries = [share * case.m * case.k / bh for share, (_, bh, _) in zip(shares, levels, strict=True)]
+        first = [math.log(max(share, 1e-9)) for share, _, _ in levels]
+    entries = [share * case.m * case.k / bh for share, bh, _ in levels]
     blocks = sum(read / bw for read, (_, _, bw) in zip(entries, levels, strict=True))
     return [*first, uneven, *logs], blocks, sum(entries)
 
