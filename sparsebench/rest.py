@@ -37,7 +37,7 @@ from sparsebench.record import Record
 from sparsebench.store import read_lines
 
 PLANNED, DENSE, TORCH = "network.planned", "network.dense", "network.torch"
-CACHE = "weights_cold"  # each forward pass meets its weights cold: the cache is written over before it
+CACHE = "weights_cold"  # each forward pass meets its weights cold, and nothing else (lab/verify_sides.py)
 
 
 def rest_case(network: Network, batch: int, plan: Mapping[str, Any]) -> Case:
@@ -77,18 +77,24 @@ def runs_of(newest: Record, records: Iterable[Record]) -> list[Record]:
 
 def _same_code(one: Record, other: Record) -> bool:
     """Whether two verifications differ at most in which dense kernels were found the fastest, as they stood."""
-    if one.key == other.key:
-        return True
     if _asked(one) != _asked(other):
         return False
+    if one.key == other.key:
+        return True
     found, known = one.facts.get("sources", {}), other.facts.get("sources", {})  # {kernel that ran: its source_sha}
     both = found.keys() & known.keys()
     return bool(both) and all(found[name] == known[name] for name in both)
 
 
 def _asked(record: Record) -> tuple[Any, ...]:
-    """The question, where it was asked, and what built the network."""
-    return record.case, record.machine, record.protocol, record.versions, record.baselines.get(TORCH)
+    """The question, where and how it was asked, and what built the network."""
+    about = record.case, record.machine, record.protocol, record.versions, record.baselines.get(TORCH)
+    return *about, only_weights_were_cold(record)
+
+
+def only_weights_were_cold(record: Record) -> bool:
+    """Whether passes took copies of the weights in turn; before they did, code and all else was cold on a CPU too."""
+    return "copies" in record.facts
 
 
 # Times --------------------------------------------------------------------------------------------------------------
@@ -177,6 +183,7 @@ def measured_rest(
     """The rest of `network`: medians over all verifications of its plans; None where never measured.
 
     Where no plan that prunes anything was measured, the rest of a pruned network is taken as that of the dense one.
+    Verifications in which code was cold too count only where there are no others.
 
     but  a case to leave out, so that a plan is not predicted from its own measurements
     """
@@ -188,6 +195,7 @@ def measured_rest(
         if record.case.source and (record.case.source.file, record.case.source.sha256) == about
         if record.case.n == batch and record.protocol.threads == threads
     ]
+    found = [record for record in found if only_weights_were_cold(record)] or found
     dense = [share for record in found if (share := rest_share(record, DENSE)) is not None]
     pruned = [record for record in found if record.case.params["plan"]]
     planned = [share for record in pruned if (share := rest_share(record, PLANNED)) is not None]

@@ -9,7 +9,7 @@ from replay import MACHINE, usual_arms, usual_world
 
 from sparsebench.desk.fit import fit
 from sparsebench.desk.model import Prediction
-from sparsebench.desk.predict import LayerPrediction, _ratio, add_up, predict
+from sparsebench.desk.predict import Interval, LayerPrediction, _ratio, add_up, predict
 from sparsebench.desk.verdict import verdict_on
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
@@ -224,3 +224,9 @@ def test_a_network_asks_for_torchs_layout_where_it_was_measured(fitted):
 def narrow():
     """Layers that were measured, so that nothing else is doubted."""
     return replace(NETWORK, layers=(layer("wide", 768, 3072), layer("tall", 1024, 1024)))
+
+
+def test_an_interval_says_in_words_that_a_value_is_hardly_known():
+    assert str(Interval(1.312, 1.1, 1.5)) == "1.31x [1.10, 1.50]"
+    for low, high in ((0.0, 112.0), (0.0, math.inf), (2.0, 40.0)):
+        assert str(Interval(11.1, low, high)).endswith("], hardly known")

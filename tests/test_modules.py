@@ -149,6 +149,21 @@ def launch_with_scratch(keeps):
     return Kernel(name="dense.scratch", format=Dense, prepare=prepare, about="", source="", layouts=("batch",))
 
 
+def test_a_product_holds_copies_of_w_and_takes_them_in_turn(toolchain):
+    case = replace(PATTERNS["dense"], n=4, layout="batch")
+    made = moved(KERNELS["dense.numpy"], case, toolchain)
+    made.hold(3)
+    made.hold(2)
+    x = torch.randn(4, 48)
+    first = made(x)
+    assert len(made.copies) == 3
+    _, launch = made.copies[1]._stays
+    launch.run.args[1][...] *= 2  # its W alone
+    for expected in (2 * first, first, first, 2 * first):
+        made.next_copy()
+        assert torch.equal(made(x), expected)
+
+
 def moved(kernel, case, toolchain):
     draw = case.draw()
     return movable(kernel, case, Dense.from_dense(case.weights(draw), draw.mask), toolchain)

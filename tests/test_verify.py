@@ -16,6 +16,7 @@ from sparsebench.cli.verify import LEVELS, _runs
 from sparsebench.errors import BadInput, Refused
 from sparsebench.kernel import load_kernels
 from sparsebench.lab import verify, verify_bench
+from sparsebench.lab.clock import MAX_COPIES
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide
 from sparsebench.lab.verify import Verification, builder_of
@@ -86,6 +87,11 @@ def test_one_record_of_three_networks(tmp_path):
     assert about["stem"]["kernel"] == about["stem"]["dense_kernel"]
     assert about["body.0"]["nnz"] == round(0.2 * 64 * 32)
     assert about["body.0"]["changes_layout"]
+    least = 2 * MACHINE.cache_bytes
+    weights = {TORCH: "dense_bytes", DENSE: "dense_bytes", PLANNED: "format_bytes"}
+    for side, copies in record.facts["copies"].items():
+        held = copies * sum(found[weights[side]] for found in about.values())
+        assert held >= least or copies == MAX_COPIES
     assert record.nnz == sum(found["nnz"] for found in about.values())
     assert measured_rest([record], asked.network, 1, MACHINE.id).dense == rest_share(record, DENSE)
     assert set(record.facts["sources"]) == {own[side] for own in about.values() for side in ("kernel", "dense_kernel")}
@@ -126,10 +132,11 @@ def test_the_check_is_made_again_on_fresh_inputs_after_the_clock(grad_off, monke
     """A layer that goes wrong only after the first check is found by the second."""
     checked, seen = NetworkBench._checked, []
 
-    def spy(self, networks, model, inputs):
+    def spy(self, networks, model, inputs, copies=None):
         seen.append(inputs[0])
-        found = checked(self, networks, model, inputs)
-        networks[PLANNED].out.bias = networks[PLANNED].out.bias + 0.1
+        found = checked(self, networks, model, inputs, copies)
+        own = networks[PLANNED].networks[0].out
+        own.bias = own.bias + 0.1
         return found
 
     monkeypatch.setattr(NetworkBench, "_checked", spy)
@@ -137,6 +144,39 @@ def test_the_check_is_made_again_on_fresh_inputs_after_the_clock(grad_off, monke
         bench(verification()).facts()
     assert len(seen) == 2
     assert not torch.equal(*seen)
+
+
+def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_is_not(grad_off, monkeypatch):
+    """Copy after copy, all others between two passes over the same one; a copy that is wrong is found after the clock."""
+    made, seen = bench(verification()), []
+
+    def noted(number, right):
+        return lambda x: seen.append(number) or right(x)
+
+    model, inputs = load_builder(builder_of(TOY)).build().eval(), (torch.randn(1, 4, 8, 8),)
+    networks = made._networks(model, inputs)
+    planned = networks[PLANNED]
+    for layer, product in made._products[PLANNED].items():
+        if layer == "body.2":
+            for number, each in enumerate(product.moved.copies):
+                right = each.following.call
+                noting = each.following._replace(call=noted(number, right))
+                product.moved.copies[number] = replace(each, following=noting)
+    rounds = made.side.rounds(networks, made._products, inputs)
+    for _ in range(planned.copies):
+        next(rounds)
+    taken = [number for number, last in zip(seen, [None, *seen], strict=False) if number != last]  # calls of one pass
+    assert len(taken) == 2 * planned.copies
+    assert taken == [(taken[0] + i) % planned.copies for i in range(len(taken))]
+    wrong = made._products[PLANNED]["body.0"].moved
+    astray = wrong.copies[1].following._replace(call=lambda x: 2 * wrong.copies[0](x))
+    wrong.copies[1] = replace(wrong.copies[1], following=astray)
+    for network in networks.values():
+        while network._turn:
+            network.next_copy()
+    made._checked(networks, model, inputs)
+    with pytest.raises(WrongAnswer, match=r"network\.planned is off by"):
+        made._checked(networks, model, inputs, {name: network.copies for name, network in networks.items()})
 
 
 def test_an_answer_that_is_not_finite_is_infinitely_wrong():

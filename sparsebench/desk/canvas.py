@@ -85,7 +85,10 @@ def legend_below(figure: Figure, entries: Sequence[tuple[str, Any]], columns: in
 
 def style(number: int) -> dict[str, Any]:
     """Colour and marker of line `number`."""
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+    }
 
 
 def ratio_axis(axes: Axes, values: Iterable[float], which: str = "y") -> None:

@@ -36,6 +36,7 @@ from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan, Planned
 from sparsebench.rest import Rest
 
+HARDLY_KNOWN = 10.0  # times its low end that an interval reaches, and more
 UNPLANNED, UNPRUNABLE, MISFIT = "not in the plan", "must stay dense (prunable: false)", "stays dense"
 
 
@@ -48,7 +49,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return units.ratio(self.value, self.low, self.high)
+        told = units.ratio(self.value, self.low, self.high)
+        return told if self.high < HARDLY_KNOWN * self.low else f"{told}, hardly known"
 
 
 @dataclass(frozen=True, slots=True)

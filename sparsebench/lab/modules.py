@@ -86,7 +86,7 @@ class Product:
     @property
     def takes_any_strides(self) -> bool:
         """Whether X may lie as the layer before left it: a library's convolution, called with today's tensor."""
-        return self.moved.following.any_strides
+        return self.moved.any_strides
 
     def __call__(self, x: Any) -> Any:
         """Y of X: [n, m] of [n, k], contiguous; or [batch, m, oh, ow] of [batch, c, h, w]."""

@@ -9,6 +9,9 @@ Copying both takes its time: 26 ms instead of 15 for a convolution of 64 channel
     addresses  the addresses among the arguments of its C functions are set anew (movable_cpu.py)
     copies     anything else: X is copied to where the launch reads, Y from where it writes; that is part of its time
 
+A network's weights are met cold, so a product may hold several copies of W, each with a launch of its own, and take
+another in each pass (verify_sides.py).
+
 A moved launch must answer as the one that stays does, and to -X the opposite, or MovedWrong is raised before anything
 is timed: neither an X left where it was nor an answer left in memory that is used again can do that, nor anything that
 a call left in scratch, which layers share on a CPU.
@@ -16,6 +19,7 @@ a call left in scratch, which layers share on a CPU.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,41 +62,86 @@ class MovingToolchain(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Movable:
-    """The product of one layer by one kernel, of tensors that lie anywhere: call it with X, get Y, a fresh tensor.
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """A launch over one copy of W, of tensors that lie anywhere.
 
-    case             in the kernel's native layout: X is [k, n], [n, k] or [batch, c, h, w], Y [m, n], [n, m] or
-                     [batch, m, oh, ow]
     prepare_s        seconds that the kernel's `prepare` took
     alignment_bytes  where X must start
     """
 
-    kernel: Kernel
-    case: Case
+    following: Following
     prepare_s: float
     alignment_bytes: int
-    following: Following
     # What the launch points to, and the launch, which nobody else may run: it may hold the addresses of the last call.
     _stays: tuple[Any, ...] = field(default=(), repr=False)
 
-    @property
-    def way(self) -> Way:
-        """How it follows X and Y."""
-        return self.following.way
-
     def __call__(self, x: Any) -> Any:
         """Y of X, a tensor of the native shape."""
-        return self.following.call(x if self.following.any_strides else self.aligned(x))
+        return self.following.call(x if self.following.any_strides else self._aligned(x))
 
-    def aligned(self, x: Any) -> Any:
+    def _aligned(self, x: Any) -> Any:
         """`x` itself where it is contiguous and starts where kernels expect it; else a copy that does."""
         x = x.contiguous()
         return x if x.data_ptr() % self.alignment_bytes == 0 else x.clone()
 
 
+@dataclass(slots=True, eq=False)
+class Movable:
+    """The product of one layer by one kernel, of tensors that lie anywhere: call it with X, get Y, a fresh tensor.
+
+    case    in the kernel's native layout: X is [k, n], [n, k] or [batch, c, h, w], Y [m, n], [n, m] or
+            [batch, m, oh, ow]
+    copies  one for each copy of W; `next_copy` says that the calls to come are for the next of them
+    """
+
+    kernel: Kernel
+    case: Case
+    copies: list[Moved]
+    _bind: Callable[[Format], Moved] = field(repr=False)
+    _packed: Format = field(repr=False)
+    _turn: int = 0
+
+    @property
+    def way(self) -> Way:
+        """How it follows X and Y."""
+        return self.copies[0].following.way
+
+    @property
+    def any_strides(self) -> bool:
+        """Whether X need not be contiguous."""
+        return self.copies[0].following.any_strides
+
+    @property
+    def prepare_s(self) -> float:
+        """Seconds that the kernel's `prepare` took."""
+        return self.copies[0].prepare_s
+
+    def __call__(self, x: Any) -> Any:
+        """Y of X, a tensor of the native shape."""
+        return self.copies[self._turn](x)
+
+    def hold(self, copies: int) -> None:
+        """Have at least so many copies of W."""
+        while len(self.copies) < copies:
+            self.copies.append(self._bind(copy.deepcopy(self._packed)))
+
+    def next_copy(self) -> None:
+        """Turn to the copy that has rested longest."""
+        self._turn = (self._turn + 1) % len(self.copies)
+
+
 def movable(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain) -> Movable:
     """`kernel` on `case` (in its native layout), able to follow X and Y; MovedWrong if it then answers otherwise."""
+
+    def bind(packed: Format) -> Moved:
+        return moved(kernel, case, packed, toolchain)
+
+    return Movable(kernel, case, [bind(packed)], bind, packed)
+
+
+def moved(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain) -> Moved:
+    """A launch of `kernel` over `packed`, moved in the first way in which it answers as it does where it stays."""
     x = toolchain.place(case)
     start_s = time.perf_counter()
     launch = kernel.prepare(case, packed, x, toolchain)
@@ -100,7 +149,7 @@ def movable(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolcha
     first, values = as_tensor(launch.run()).clone(), as_tensor(x).clone()
     wrong = ""
     for following in toolchain.ways(case, launch, x):
-        made = Movable(kernel, case, prepare_s, toolchain.alignment_bytes, following, (x, launch))
+        made = Moved(following, prepare_s, toolchain.alignment_bytes, (x, launch))
         if not (wrong := _other_answer(made, values, first)):
             return made
     raise MovedWrong(
@@ -134,11 +183,11 @@ def by_copies(launch: Launch, x: Any) -> Following:
     return Following("copies", call)
 
 
-def _other_answer(made: Movable, x: Any, first: Any) -> str:
+def _other_answer(made: Moved, x: Any, first: Any) -> str:
     """How Y of -X and of X, both elsewhere, differ from -first and first; empty where they do not."""
     for sign in (-1, 1):
         found = made(sign * x)
         off = float((found - sign * first).abs().max())
         if not off <= ALIKE * float(first.abs().max()):  # which NaN and infinity are not either
-            return f"by {made.way}: Y of {'-' if sign < 0 else ''}X is off by {off:.3g}"
+            return f"by {made.following.way}: Y of {'-' if sign < 0 else ''}X is off by {off:.3g}"
     return ""

@@ -113,6 +113,7 @@ class NetworkToolchain(CpuToolchain):
         self.heard: list[tuple[Any, ...]] = []
         self._outputs: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
         self._scratch = SharedScratch()
+        self._places: dict[tuple[Any, ...], np.ndarray] = {}
 
     def c(self, body: Path, **macros: int) -> Any:
         """As CpuToolchain.c; its functions are listened to."""
@@ -127,9 +128,15 @@ class NetworkToolchain(CpuToolchain):
         return self._outputs[shape, dtype]
 
     def place(self, case: Case) -> np.ndarray:
-        """An aligned array of activations in the layout of `case`, for a launch that is about to be prepared."""
+        """An aligned array of activations in the layout of `case`, for a launch that is about to be prepared.
+
+        One for all launches that ask for activations of its shape: moved, they read others.
+        """
         self._scratch.next_launch()
-        return in_layout(case.activations(), case)
+        about = case.k, case.n, case.dtype, case.layout, case.conv
+        if about not in self._places:
+            self._places[about] = in_layout(case.activations(), case)
+        return self._places[about]
 
     def ways(self, case: Case, launch: Launch, x: np.ndarray) -> Iterator[Following]:
         """The one way in which `launch` follows; nothing it left in its scratch is there any more when it does."""

@@ -15,9 +15,10 @@ another order of the same sums may do. Measured on four networks, 90 % pruned: 2
 by the others, and by one weight doubled amid the layers 1e-5 of ResNet-50, 3e-4 of VGG19, 8e-5 of ViT-B/16, 2e-3 of
 BERT-base.
 
-Rounds run the three in random order, each after the cache was written over: weights are read once a pass, and are cold,
-as the law of `weights_cold` has it. Python's garbage collector rests. How a pass is run and timed is its device's
-(verify_sides.py, verify_cuda.py); all else is one for all.
+Rounds run the three in random order, each over cold weights, as the law of `weights_cold` has it. Python's garbage
+collector rests. How a pass is run and timed, and how weights are made cold, is its device's (verify_sides.py,
+verify_cuda.py); all else is one for all. Where passes take copies of the weights in turn the answer of each copy is
+checked after the clock.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
 from sparsebench.lab.ready import refuse
 from sparsebench.lab.verify_choice import Choice, Judge
-from sparsebench.lab.verify_sides import NetworkSide
+from sparsebench.lab.verify_sides import InTurn, NetworkSide
 from sparsebench.lab.wire import Verify, VerifyLayer
 from sparsebench.paired import LEAST_ROUNDS, paired_ratio
 from sparsebench.record import Protocol
@@ -97,7 +98,8 @@ class NetworkBench:
         clocks = {"before_mhz": self.side.side.clocks()["mhz"]}
         samples, stop = self._timed(networks, inputs[0])
         flags, clocks = self.side.doubts(), clocks | self._clocks_after()
-        error_ratio = max(error_ratio, self._checked(networks, model, inputs[1]))
+        copies = {name: network.copies for name, network in networks.items()}
+        error_ratio = max(error_ratio, self._checked(networks, model, inputs[1], copies))
         planned = [self._products[PLANNED][layer.name] for layer in self.asked.layers]
         return {
             "samples": {CACHE: samples},
@@ -108,7 +110,11 @@ class NetworkBench:
             "nnz": sum(product.nnz for product in planned),
             "format_bytes": sum(product.nbytes for product in planned),
             "pack_s": sum(product.pack_s for product in planned),
-            "facts": {"layers": {layer.name: self._about(layer) for layer in self.asked.layers}, **self.side.facts()},
+            "facts": {
+                "layers": {layer.name: self._about(layer) for layer in self.asked.layers},
+                "copies": copies,
+                **self.side.facts(),
+            },
         }
 
     def _clocks_after(self) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class NetworkBench:
 
     # Building ---------------------------------------------------------------------------------------------------------
 
-    def _networks(self, model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
+    def _networks(self, model: Any, inputs: Sequence[Any]) -> dict[str, InTurn]:
         """The three networks; `model` itself, pruned, is torch's. It is pruned before it leaves the CPU."""
         layers = dict(model.named_modules())
         pruned = [(entry, *self._pruned(number, entry, layers)) for number, entry in enumerate(self.asked.layers)]
@@ -154,7 +160,26 @@ class NetworkBench:
         networks = {side: with_layers(model, made[side]) for side in made}
         for side, network in networks.items():
             self._settle(side, network, choices[side], inputs)
-        return {TORCH: model, **networks}
+        in_torch = self._of_torch(model, sum(w.nbytes for _, _, w, _ in pruned))
+        return {TORCH: in_torch, **{side: self._in_turn(side, network) for side, network in networks.items()}}
+
+    def _of_torch(self, model: Any, weight_bytes: int) -> InTurn:
+        copies = self.side.copies(weight_bytes)
+        return InTurn([model, *(copy.deepcopy(model) for _ in range(1, copies))], (), weight_bytes, copies)
+
+    def _in_turn(self, side: str, network: Any) -> InTurn:
+        """`network` with as many copies of the weights of its products as its device wants.
+
+        Products are shared where two networks run a layer by the same dense kernel, and take another copy in each pass
+        of either; one of them then has more copies than the other asked for.
+        """
+        products = list(self._products[side].values())
+        weight_bytes = sum(product.nbytes for product in products)
+        copies = self.side.copies(weight_bytes)
+        for product in products:
+            self.mark(product.moved.kernel.name)
+            product.moved.hold(copies)
+        return InTurn([network], products, weight_bytes, copies)
 
     def _pruned(self, number: int, entry: VerifyLayer, layers: Mapping[str, Any]) -> tuple[Any, np.ndarray, Any]:
         """(The layer, its pruned W, the draw of its mask)."""
@@ -186,15 +211,20 @@ class NetworkBench:
 
     # Checking ---------------------------------------------------------------------------------------------------------
 
-    def _checked(self, networks: Mapping[str, Any], model: Any, inputs: Sequence[Any]) -> float:
-        """The worst error over its bound; WrongAnswer names the network that is beyond it."""
+    def _checked(
+        self, networks: Mapping[str, InTurn], model: Any, inputs: Sequence[Any], copies: Mapping[str, int] | None = None
+    ) -> float:
+        """The worst error over its bound, of so many copies of each network; WrongAnswer names one that is beyond it."""
         exact = copy.deepcopy(model).double()
         want = exact(*[x.double() if x.is_floating_point() else x for x in inputs])
         del exact
         allowed, worst = MARGIN * U * math.sqrt(self._terms), 0.0
         for name in (TORCH, DENSE, PLANNED):
             self.mark(name)
-            error = relative_error(self.side.answer(name, networks[name], inputs), want)
+            error = 0.0
+            for _ in range(copies[name] if copies else 1):
+                error = max(error, relative_error(self.side.answer(name, networks[name], inputs), want))
+                networks[name].next_copy()
             ratio = error / allowed
             told = f"{name} is off by {error:.2e} of its answer, {allowed:.2e} is allowed"
             refuse("whole network against float64", Verdict(ratio <= 1, ratio, told))
@@ -205,7 +235,7 @@ class NetworkBench:
 
     # Timing -----------------------------------------------------------------------------------------------------------
 
-    def _timed(self, networks: Mapping[str, Any], inputs: Sequence[Any]) -> tuple[Times, str]:
+    def _timed(self, networks: Mapping[str, InTurn], inputs: Sequence[Any]) -> tuple[Times, str]:
         """Seconds of each round, and why it stopped."""
         samples: Times = {}
         look, done, deadline_s = FIRST_LOOK, 0, time.perf_counter() + self.protocol.budget_s

@@ -30,7 +30,7 @@ from sparsebench.lab.cuda_clock import Call, CudaClock, NotCapturable, Sample, S
 from sparsebench.lab.cuda_side import CudaSide
 from sparsebench.lab.modules import Product
 from sparsebench.lab.movable_cuda import NetworkCudaToolchain
-from sparsebench.lab.verify_sides import Products
+from sparsebench.lab.verify_sides import InTurn, Products
 from sparsebench.rest import series
 
 EAGER_ROUNDS = 7
@@ -182,8 +182,12 @@ class CudaNetworkSide:
         """Events on the current stream."""
         return EventLap(self.event)
 
+    def copies(self, weight_bytes: int) -> int:
+        """One: what washes the L2 is in the graph, before the pass."""
+        return 1
+
     def rounds(
-        self, networks: Mapping[str, Any], products: Products, inputs: Sequence[Any]
+        self, networks: Mapping[str, InTurn], products: Products, inputs: Sequence[Any]
     ) -> Iterator[Mapping[str, float]]:
         """Rounds without end; every pass once, enqueued in an order drawn for each round."""
         clock, passes = self._clock, self._prepared(networks, products, inputs)
@@ -197,7 +201,7 @@ class CudaNetworkSide:
             clock.throttle.after_round()
             yield dict(timed for each in passes for timed in each.times_s())
 
-    def answer(self, name: str, network: Any, inputs: Sequence[Any]) -> Any:
+    def answer(self, name: str, network: InTurn, inputs: Sequence[Any]) -> Any:
         """What a replay of its graph answers to these inputs, where there is one; else a forward pass."""
         if self.way != "graph" or name not in self._wholes:
             return network(*inputs)
