@@ -38,8 +38,8 @@ sparsebench fit --results "$results" --machine "$machine" 2>&1 | tail -3 # once 
 model="$results/$machine/irf.json"
 [ -f "$model" ] || model=""
 for time in $(seq "$times"); do
-  for network in vit-b16 bert-base resnet50-v2 vgg19-cifar; do
-    for batch in 1 16; do
+  for batch in 1 16; do
+    for network in vit-b16 bert-base resnet50-v2 vgg19-cifar; do
       for plan in dense block mixed; do
         verify "$network" "$batch" "$plan" "$time"
       done
