@@ -147,7 +147,7 @@ def test_the_check_is_made_again_on_fresh_inputs_after_the_clock(grad_off, monke
 
 
 def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_is_not(grad_off, monkeypatch):
-    """Copy after copy, all others between two passes over the same one; a copy that is wrong is found after the clock."""
+    """Copy after copy, all others between two passes over the same; a copy that is wrong is found after the clock."""
     made, seen = bench(verification()), []
 
     def noted(number, right):

@@ -214,7 +214,7 @@ class NetworkBench:
     def _checked(
         self, networks: Mapping[str, InTurn], model: Any, inputs: Sequence[Any], copies: Mapping[str, int] | None = None
     ) -> float:
-        """The worst error over its bound, of so many copies of each network; WrongAnswer names one that is beyond it."""
+        """The worst error over its bound, of so many copies of each network; WrongAnswer names who is beyond it."""
         exact = copy.deepcopy(model).double()
         want = exact(*[x.double() if x.is_floating_point() else x for x in inputs])
         del exact
