@@ -4,8 +4,8 @@ On a CPU weights are cold as they are for `run`: a network has its weights sever
 cache in all, and passes take the copies in turn. All else is as a network meets it that runs again and again: a pass
 over another copy, which nobody times, comes first. Writing the cache over before each pass would be simpler and asks
 another question: all code was cold then too, Python's own included, which cost the first call of each kernel of a pass
-65 to 140 us (VGG19, batch 1: a fifth of all its layers; Zen 3). Where a pass is so long that this is nothing it is timed
-at once.
+65 to 140 us (VGG19, batch 1: a fifth of all its layers; Zen 3). Where a pass is so long that this is nothing it is
+timed at once.
 """
 
 from __future__ import annotations
