@@ -9,7 +9,7 @@ import torch
 
 from sparsebench.case import Case, Conv
 from sparsebench.errors import MissingNeed, Refused
-from sparsebench.lab.verify_choice import SCREEN_ROUNDS, Choice, Judge
+from sparsebench.lab.verify_choice import COPIES, SCREEN_ROUNDS, Choice, Judge
 
 CASE = Case(m=8, k=8, n=16, op="conv2d", conv=Conv(8, 4, 4, 1, 1))
 X = torch.zeros(1, 8, 4, 4)
@@ -21,6 +21,13 @@ class Product:
 
     def __init__(self, name, contiguous_s, channels_last_s):
         self.name, self.contiguous_s, self.channels_last_s = name, contiguous_s, channels_last_s
+        self.moved, self.copies, self.turn = self, 1, 0
+
+    def hold(self, copies):
+        self.copies = max(self.copies, copies)
+
+    def next_copy(self):
+        self.turn = (self.turn + 1) % self.copies
 
     def __call__(self, x):
         return self.contiguous_s if x.is_contiguous() else self.channels_last_s
@@ -63,17 +70,38 @@ def test_the_way_x_lies_decides(x, best):
     assert asked.settled().name == best
 
 
-def test_what_is_hopeless_is_timed_once():
+def test_what_is_hopeless_is_not_timed_again():
     judge = Judge(SimpleNamespace(clock=Clock()))
     choice("plain", "blocked", "slow", judge=judge)(X)
-    assert judge.side.clock.timed == {"plain": 1 + SCREEN_ROUNDS, "blocked": 1 + SCREEN_ROUNDS, "slow": 1}
+    both = COPIES + SCREEN_ROUNDS
+    assert judge.side.clock.timed == {"plain": both, "blocked": both, "slow": COPIES}
+
+
+def test_rounds_in_which_code_was_cold_do_not_count():
+    """The clock writes the cache over where the rotation wraps: then all is cold, and a big library loses most."""
+    cold = 10.0
+
+    class Washing(Clock):
+        def rounds(self, contestants, caches):
+            for number, times_s in enumerate(super().rounds(contestants, caches)):
+                wraps = [each.rotation.wraps_within(2**20) for each in contestants]
+                assert wraps == [(number + 1) % COPIES == 0] * len(contestants)
+                if number % COPIES == 0:
+                    times_s[caches[0]]["blocked"] *= cold
+                yield times_s
+
+    judge = Judge(SimpleNamespace(clock=Washing()))
+    asked = choice("plain", "blocked", judge=judge)
+    asked(LAST)
+    assert asked.settled().name == "blocked"
+    assert {product.copies for product in (PRODUCTS["plain"], PRODUCTS["blocked"])} == {COPIES}
 
 
 def test_one_question_is_timed_once_and_another_way_x_lies_is_another():
     judge = Judge(SimpleNamespace(clock=Clock()))
     for _ in range(3):
         choice("plain", "blocked", judge=judge)(X)
-    assert judge.side.clock.timed["plain"] == 1 + SCREEN_ROUNDS
+    assert judge.side.clock.timed["plain"] == COPIES + SCREEN_ROUNDS
     later = choice("plain", "blocked", judge=judge)
     later(LAST)
     assert later.settled().name == "blocked"

@@ -98,7 +98,7 @@ class NetworkBench:
         clocks = {"before_mhz": self.side.side.clocks()["mhz"]}
         samples, stop = self._timed(networks, inputs[0])
         flags, clocks = self.side.doubts(), clocks | self._clocks_after()
-        copies = {name: network.copies for name, network in networks.items()}
+        copies = {name: network.held for name, network in networks.items()}
         error_ratio = max(error_ratio, self._checked(networks, model, inputs[1], copies))
         planned = [self._products[PLANNED][layer.name] for layer in self.asked.layers]
         return {

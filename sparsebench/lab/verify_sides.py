@@ -49,6 +49,11 @@ class InTurn:
         for product in self.products:
             product.moved.next_copy()
 
+    @property
+    def held(self) -> int:
+        """The most copies that any part of it holds: as many passes see each at least once."""
+        return max(self.copies, *(len(product.moved.copies) for product in self.products), 1)
+
     def wraps_within(self, cache_bytes: int) -> bool:
         """Whether the copy after this one starts a new turn over copies that all fit into twice the cache."""
         return self._turn == self.copies - 1 and self.weight_bytes * self.copies < 2 * cache_bytes
