@@ -244,6 +244,10 @@ def test_a_process_that_sleeps_is_seen_as_without_its_core():
     share = CoreShare()
     time.sleep(0.2)
     assert share.lost()[0] > 0.5
+    share.skip(0.19)
+    assert share.lost()[0] < 0.95
+    share.skip(10.0)
+    assert share.lost() == (0.0, 0.0)
 
 
 def test_every_timed_call_meets_another_x():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from sparsebench.lab.verify_bench import NetworkBench, load_builder, relative_er
 from sparsebench.lab.verify_sides import CpuNetworkSide
 from sparsebench.machine import Machine
 from sparsebench.network import Network, shipped_networks
+from sparsebench.paired import LEAST_ROUNDS
 from sparsebench.plan import Plan
 from sparsebench.record import Protocol
 from sparsebench.rest import DENSE, PLANNED, TORCH, measured_rest, rest_share, series, times_of
@@ -177,6 +179,31 @@ def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_
     made._checked(networks, model, inputs)
     with pytest.raises(WrongAnswer, match=r"network\.planned is off by"):
         made._checked(networks, model, inputs, {name: network.copies for name, network in networks.items()})
+
+
+def test_others_have_their_turn_amid_the_rounds(grad_off, monkeypatch):
+    """Time spent waiting is neither the budget's nor a sign of a busy core."""
+    waited, told = [], []
+
+    class Crowd:
+        def __enter__(self):
+            waited.append("begins")
+
+        def __exit__(self, *error):
+            waited.append("ends")
+
+        def pass_on(self):
+            time.sleep(0.01)
+            waited.append(0.01)
+            return 0.01
+
+    monkeypatch.setattr(CpuNetworkSide, "away", lambda self, time_s: told.append(time_s))
+    made = bench(verification())
+    made.turns = Crowd()
+    found = made.facts()
+    assert (waited[0], waited[-1]) == ("begins", "ends")
+    assert told == waited[1:-1]
+    assert len(told) == len(found["samples"]["weights_cold"][TORCH]) - 1 >= LEAST_ROUNDS - 1
 
 
 def test_an_answer_that_is_not_finite_is_infinitely_wrong():

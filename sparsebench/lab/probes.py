@@ -58,6 +58,11 @@ class CoreShare:
             return 0.0, 0.0
         return max(0.0, 1 - cpu_s / wall_s), stolen_s / wall_s
 
+    def skip(self, time_s: float) -> None:
+        """Leave out so much of the time since: this process meant to wait."""
+        wall_s, cpu_s, stolen_s = self._start
+        self._start = wall_s + time_s, cpu_s, stolen_s
+
     def _now(self) -> tuple[float, float, float]:
         return time.perf_counter(), time.process_time(), _stolen_s()
 

@@ -19,6 +19,9 @@ Rounds run the three in random order, each over cold weights, as the law of `wei
 collector rests. How a pass is run and timed, and how weights are made cold, is its device's (verify_sides.py,
 verify_cuda.py); all else is one for all. Where passes take copies of the weights in turn the answer of each copy is
 checked after the clock.
+
+Verifications that run at the same time on one core take turns (turns.py): each builds and checks in one turn, and times
+its rounds in many.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +50,7 @@ from sparsebench.lab.check import Verdict
 from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
 from sparsebench.lab.ready import refuse
+from sparsebench.lab.turns import Turns
 from sparsebench.lab.verify_choice import Choice, Judge
 from sparsebench.lab.verify_sides import InTurn, NetworkSide
 from sparsebench.lab.wire import Verify, VerifyLayer
@@ -80,12 +85,13 @@ class NetworkBench:
     protocol: Protocol
     side: NetworkSide
     mark: Callable[[str], None] = lambda name: None
+    turns: Turns | None = None
     _products: dict[str, dict[str, Product]] = field(default_factory=lambda: {DENSE: {}, PLANNED: {}})
     _terms: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """Samples and all that a record says of them; WrongAnswer where an answer is beyond its bound."""
-        with self.side.arithmetic():
+        with self.turns or nullcontext(), self.side.arithmetic():
             return self._facts()
 
     def _facts(self) -> dict[str, Any]:
@@ -252,6 +258,9 @@ class NetworkBench:
                         return samples, "precision"
                 if done >= LEAST_ROUNDS and time.perf_counter() >= deadline_s:
                     return samples, "budget"
+                if self.turns and (waited_s := self.turns.pass_on()):
+                    deadline_s += waited_s
+                    self.side.away(waited_s)
         finally:
             gc.enable()
         raise AssertionError("rounds() never ends")

@@ -201,6 +201,9 @@ class CudaNetworkSide:
             clock.throttle.after_round()
             yield dict(timed for each in passes for timed in each.times_s())
 
+    def away(self, time_s: float) -> None:
+        """Nothing: what held the clock is asked round by round."""
+
     def answer(self, name: str, network: InTurn, inputs: Sequence[Any]) -> Any:
         """What a replay of its graph answers to these inputs, where there is one; else a forward pass."""
         if self.way != "graph" or name not in self._wholes:

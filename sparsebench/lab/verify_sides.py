@@ -97,6 +97,10 @@ class NetworkSide(Protocol):
         """Rounds without end: seconds of each network and of its layers, networks in an order drawn for each round."""
         ...
 
+    def away(self, time_s: float) -> None:
+        """Amid the rounds this process waited so long for its turn."""
+        ...
+
     def answer(self, name: str, network: InTurn, inputs: Sequence[Any]) -> Any:
         """What network `name` answers, run as the latest rounds ran it."""
         ...
@@ -179,6 +183,11 @@ class CpuNetworkSide:
         clock = self.side.clock
         assert isinstance(clock, CpuClock)
         return clock
+
+    def away(self, time_s: float) -> None:
+        """Nothing was lost in that time."""
+        if self._share:
+            self._share.skip(time_s)
 
     def answer(self, name: str, network: InTurn, inputs: Sequence[Any]) -> Any:
         """A forward pass."""

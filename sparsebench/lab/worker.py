@@ -29,6 +29,7 @@ from sparsebench.kernel import all_kernels
 from sparsebench.lab.bench import Bench
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide, Side
+from sparsebench.lab.turns import Turns, here
 from sparsebench.lab.wire import Answer, CheckDense, Inspect, Measure, Peaks, Request, Screen, Setup, Suspect, Verify
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ class Worker:
     def _verified(self, request: Verify) -> dict[str, Any]:
         from sparsebench.lab.verify_bench import NetworkBench
 
-        bench = self._bench
-        return NetworkBench(request, bench.kernels, bench.protocol, _network_side(self._side), bench.mark).facts()
+        bench, turns = self._bench, Turns(here(self._device))
+        side = _network_side(self._side)
+        return NetworkBench(request, bench.kernels, bench.protocol, side, bench.mark, turns).facts()
 
     def _peaks(self) -> dict[str, Any]:
         if self._device == "cuda":
