@@ -125,12 +125,15 @@ def read_peaks(results: Path, machine: str) -> dict[str, Any] | None:
 
 
 class Store:
-    """One suite's records on one machine, open for appending. Use it as a context manager."""
+    """One suite's records on one machine, open for appending. Use it as a context manager.
 
-    def __init__(self, results: Path, machine: Machine, suite: str) -> None:
+    patience_s  how long it waits for another process that has it open
+    """
+
+    def __init__(self, results: Path, machine: Machine, suite: str, patience_s: float = 0.0) -> None:
         self.folder = results / machine.id
         self.path = self.folder / f"{suite}.jsonl"
-        self._machine = machine
+        self._machine, self._patience_s = machine, patience_s
         self._lock = FileLock(self.folder / f".{suite}.lock")
         self._file: int | None = None
         self.records: dict[str, Record] = {}
@@ -139,7 +142,7 @@ class Store:
         """Make the folder, take the lock, cut a torn last line off and read what is there; StoreError if any fails."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=self._patience_s)
         except Timeout:
             raise StoreError(
                 f"{self.path} is being written by another run; wait for it, or use another --results"

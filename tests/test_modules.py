@@ -152,8 +152,8 @@ def launch_with_scratch(keeps):
 def test_a_product_holds_copies_of_w_and_takes_them_in_turn(toolchain):
     case = replace(PATTERNS["dense"], n=4, layout="batch")
     made = moved(KERNELS["dense.numpy"], case, toolchain)
+    made.hold(5)
     made.hold(3)
-    made.hold(2)
     x = torch.randn(4, 48)
     first = made(x)
     assert len(made.copies) == 3

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from sparsebench.plan import Plan
 from sparsebench.record import Protocol
 from sparsebench.rest import DENSE, PLANNED, TORCH, measured_rest, rest_share, series, times_of
 from sparsebench.shipped import shipped_plans
-from sparsebench.store import read_records
+from sparsebench.store import Store, read_records
 
 TOY = Path(__file__).parent / "networks" / "toy.yaml"
 QUICK = Protocol(budget_s=0.05, precision=0.05)
@@ -179,6 +180,28 @@ def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_
     made._checked(networks, model, inputs)
     with pytest.raises(WrongAnswer, match=r"network\.planned is off by"):
         made._checked(networks, model, inputs, {name: network.copies for name, network in networks.items()})
+
+
+def test_a_record_waits_for_another_verification_that_is_being_written(tmp_path, monkeypatch):
+    """Two plans of one network that end together share its file."""
+    monkeypatch.setattr(verify, "WRITTEN_S", 5.0)
+    asked = verification()
+
+    class Done:
+        def __init__(self, setup): ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+
+        def ask(self, request, limit_s):
+            return verify.Answer("wrong", "made up", {"error_ratio": 3.0}), None
+
+    with Store(tmp_path, MACHINE, "verify-toy") as other:
+        Timer(0.3, lambda: other.__exit__(None, None, None)).start()
+        assert asked.execute(tmp_path, start=Done).reason == "made up"
+    assert len(read_records(tmp_path)) == 1
 
 
 def test_others_have_their_turn_amid_the_rounds(grad_off, monkeypatch):

@@ -122,7 +122,9 @@ class Movable:
         return self.copies[self._turn](x)
 
     def hold(self, copies: int) -> None:
-        """Have at least so many copies of W."""
+        """Have so many copies of W, at least one."""
+        del self.copies[max(copies, 1) :]
+        self._turn %= len(self.copies)
         while len(self.copies) < copies:
             self.copies.append(self._bind(copy.deepcopy(self._packed)))
 

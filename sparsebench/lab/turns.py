@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 try:
-    import fcntl
+    import fcntl  # not filelock, as the store has: those who wait would ask again and again on the core that is timed
 except ImportError:  # not on Windows: there nobody waits
     fcntl = None  # type: ignore[assignment]
 

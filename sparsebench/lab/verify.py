@@ -26,6 +26,7 @@ from sparsebench.store import Store
 TIMED = Protocol(cache=(CACHE,), budget_s=30.0, precision=0.01)
 # Seconds to build, pack and check a large network, in its turn among others; budgets that no honest timing takes.
 START_S, A_ROUND = 3600.0, 40
+WRITTEN_S = 60.0  # in which another verification that ends now has written its record
 _MEASURED = ("samples", "stop", "flags", "error_ratio", "clocks", "nnz", "format_bytes", "pack_s", "facts")
 
 Start = Callable[..., WorkerProcess]
@@ -126,7 +127,7 @@ class Verification:
         if answer.outcome == "skipped":
             raise BadInput(f"{self.network.name} cannot be verified: {answer.reason}")
         record = self._record(answer)
-        with Store(results, self.machine, f"verify-{self.network.name}") as store:
+        with Store(results, self.machine, f"verify-{self.network.name}", patience_s=WRITTEN_S) as store:
             store.append(record)
         return record
 

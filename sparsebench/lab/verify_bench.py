@@ -32,7 +32,7 @@ import importlib.util
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -167,25 +167,33 @@ class NetworkBench:
         for side, network in networks.items():
             self._settle(side, network, choices[side], inputs)
         in_torch = self._of_torch(model, sum(w.nbytes for _, _, w, _ in pruned))
-        return {TORCH: in_torch, **{side: self._in_turn(side, network) for side, network in networks.items()}}
+        found = {TORCH: in_torch, **{side: self._in_turn(side, network) for side, network in networks.items()}}
+        self._hold(found.values())
+        return found
 
     def _of_torch(self, model: Any, weight_bytes: int) -> InTurn:
         copies = self.side.copies(weight_bytes)
         return InTurn([model, *(copy.deepcopy(model) for _ in range(1, copies))], (), weight_bytes, copies)
 
     def _in_turn(self, side: str, network: Any) -> InTurn:
-        """`network` with as many copies of the weights of its products as its device wants.
-
-        Products are shared where two networks run a layer by the same dense kernel, and take another copy in each pass
-        of either; one of them then has more copies than the other asked for.
-        """
         products = list(self._products[side].values())
         weight_bytes = sum(product.nbytes for product in products)
-        copies = self.side.copies(weight_bytes)
-        for product in products:
+        return InTurn([network], products, weight_bytes, self.side.copies(weight_bytes))
+
+    def _hold(self, networks: Iterable[InTurn]) -> None:
+        """Have products hold as many copies as their networks take in turn.
+
+        Two networks share a product where they run a layer by the same dense kernel. It takes another copy in each pass
+        of either, and holds as many as that of the two asks for which wants more.
+        """
+        wanted: dict[int, tuple[Product, int]] = {}
+        for network in networks:
+            for product in network.products:
+                _, most = wanted.get(id(product), (product, 0))
+                wanted[id(product)] = product, max(most, network.copies)
+        for product, copies in wanted.values():
             self.mark(product.moved.kernel.name)
             product.moved.hold(copies)
-        return InTurn([network], products, weight_bytes, copies)
 
     def _pruned(self, number: int, entry: VerifyLayer, layers: Mapping[str, Any]) -> tuple[Any, np.ndarray, Any]:
         """(The layer, its pruned W, the draw of its mask)."""
