@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ from sparsebench.plan import Plan
 from sparsebench.record import Protocol
 from sparsebench.rest import DENSE, PLANNED, TORCH, measured_rest, rest_share, series, times_of
 from sparsebench.shipped import shipped_plans
-from sparsebench.store import Store, read_records
+from sparsebench.store import read_records
 
 TOY = Path(__file__).parent / "networks" / "toy.yaml"
 QUICK = Protocol(budget_s=0.05, precision=0.05)
@@ -182,6 +182,17 @@ def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_
         made._checked(networks, model, inputs, {name: network.copies for name, network in networks.items()})
 
 
+HOLDS_A_LOCK = """
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+Path(sys.argv[1]).parent.mkdir()
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(0.5)
+"""
+
+
 def test_a_record_waits_for_another_verification_that_is_being_written(tmp_path, monkeypatch):
     """Two plans of one network that end together share its file."""
     monkeypatch.setattr(verify, "WRITTEN_S", 5.0)
@@ -198,9 +209,12 @@ def test_a_record_waits_for_another_verification_that_is_being_written(tmp_path,
         def ask(self, request, limit_s):
             return verify.Answer("wrong", "made up", {"error_ratio": 3.0}), None
 
-    with Store(tmp_path, MACHINE, "verify-toy") as other:
-        Timer(0.3, lambda: other.__exit__(None, None, None)).start()
+    command = [sys.executable, "-c", HOLDS_A_LOCK, tmp_path / MACHINE.id / ".verify-toy.lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == b"held\n"
         assert asked.execute(tmp_path, start=Done).reason == "made up"
+        assert held.wait() == 0
     assert len(read_records(tmp_path)) == 1
 
 
