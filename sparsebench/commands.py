@@ -20,7 +20,7 @@ from sparsebench.pattern_text import parse_pattern
 from sparsebench.plan import Plan
 from sparsebench.record import BROKEN, Record
 from sparsebench.shipped import resolve_plan, resolve_suite
-from sparsebench.store import read_records
+from sparsebench.store import read_records, uncollected
 from sparsebench.suite import Suite
 
 if TYPE_CHECKING:
@@ -173,16 +173,18 @@ def records_of(results: Path, machine: str | None) -> list[Record]:
 def load_models(
     results: Path, machine: str | None, model: Path | None, leave_out: Callable[[Case], bool] | None = None
 ) -> FittedModels:
-    """Models fitted from records now, without cases to leave out, or those of an exported file.
+    """Models fitted now from all runs of every trial, without cases to leave out, or those of an exported file.
 
     BadInput when it cannot be read.
     """
+    from sparsebench.desk.again import every_line
     from sparsebench.desk.fit import fit
     from sparsebench.desk.fitted import FittedModels
     from sparsebench.desk.hardware import hardware_in
 
     if model is None:
-        records = read_records(results, machine)
+        with uncollected():
+            records = list(every_line(results, machine))
         known = hardware_in(results, {record.machine for record in records})
         return fit(records, hardware=known, leave_out=leave_out)
     try:

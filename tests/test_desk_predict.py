@@ -5,8 +5,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from replay import MACHINE, usual_arms, usual_world
+from replay import MACHINE, usual_arms, usual_world, write_results
 
+from sparsebench.commands import load_models
 from sparsebench.desk.fit import fit
 from sparsebench.desk.model import Prediction
 from sparsebench.desk.predict import Interval, LayerPrediction, _ratio, add_up, predict
@@ -230,3 +231,25 @@ def test_an_interval_says_in_words_that_a_value_is_hardly_known():
     assert str(Interval(1.312, 1.1, 1.5)) == "1.31x [1.10, 1.50]"
     for low, high in ((0.0, 112.0), (0.0, math.inf), (2.0, 40.0)):
         assert str(Interval(11.1, low, high)).endswith("], hardly known")
+
+
+def test_all_runs_of_a_trial_speak(tmp_path):
+    """Half an hour later a machine is in another state; the geometric mean of both runs is what is predicted."""
+    first = usual_world().sweep(SHAPES, [64], usual_arms((0.9,)))
+    later = [replace(record, started_at="2027-01-01T09:00:00+00:00", samples=slower(record)) for record in first]
+    write_results(tmp_path, [*first, *later])
+    once = fit(first)
+    both = load_models(tmp_path, MACHINE, None)
+    for record in first:
+        if record.kernel == "bsr.c":
+            times_s = [models.sparse_time(record.case, models.place(), "bsr.c").time_s for models in (once, both)]
+            assert times_s[1] / times_s[0] == pytest.approx(1.21**0.5, rel=0.005)
+
+
+def slower(record):
+    return {
+        cache: {
+            name: [time_s * (1.21 if name == record.kernel else 1.0) for time_s in times_s] for name, times_s in own
+        }
+        for cache, own in ((cache, own.items()) for cache, own in record.samples.items())
+    }

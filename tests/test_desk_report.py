@@ -10,7 +10,7 @@ import pytest
 from replay import MACHINE, broken, file_records, usual_arms, usual_world, write_results
 
 from sparsebench.case import Case, Source
-from sparsebench.desk.canvas import plain, png
+from sparsebench.desk.canvas import plain, png, style
 from sparsebench.desk.fit import fit
 from sparsebench.desk.frame import frame
 from sparsebench.desk.pages import reached
@@ -246,3 +246,7 @@ def test_two_thousand_records_take_seconds(tmp_path):
     start_s = time.process_time()
     write_report(tmp_path / "in", tmp_path / "out")
     assert time.process_time() - start_s < 30  # about 8 on a quiet machine
+
+
+def test_twenty_lines_look_different():
+    assert len({(style(number)["color"], style(number)["marker"]) for number in range(20)}) == 20
