@@ -36,7 +36,7 @@ from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
-HELD_SHARE = 0.1  # of the memory free at the start, for trials under way; a check takes as much again for a moment
+HELD_SHARE = 0.3  # of the memory free at the start, for trials under way; a check takes as much again for a moment
 
 
 @dataclass(slots=True, eq=False)
