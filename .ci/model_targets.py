@@ -8,8 +8,9 @@ from
     sparsebench run sweep sweep-batch sweep-conv --results RESULTS
 
 Prints a table of left-out shapes and cells for each kernel, with what every law costs (`irf` is the paper's own, of
-sparsity and block alone) and what was wanted; the ways of leaving out that extrapolate; the regret of the kernel that
-the models choose; and the coverage of the intervals. What was wanted is asked of kernels timed on MANY shapes.
+sparsity and block alone), what was wanted, and how far off each cell's own earlier runs are (`measured before`), which
+is the error of a law that knows all cells by heart; the ways of leaving out that extrapolate; the regret of the kernel
+that the models choose; and the coverage of the intervals. What was wanted is asked of kernels timed on MANY shapes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparsebench.desk.again import every_line
+from sparsebench.desk.again import every_line, repeated
 from sparsebench.desk.fit import fit
 from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.hardware import hardware_in
@@ -54,7 +55,7 @@ def verdict(holds: bool | None) -> str:
 
 def errors(fitted: FittedModels, device: str, missed: list[str]) -> Iterator[tuple[str, ...]]:
     """A row for each kernel and way that promises."""
-    shapes = counts(fitted)
+    shapes, before = counts(fitted), repeats(fitted)
     for row in fitted.errors.to_dict("records"):
         if row["how"] not in WANTED[device]:
             continue
@@ -66,9 +67,10 @@ def errors(fitted: FittedModels, device: str, missed: list[str]) -> Iterator[tup
             missed.append(f"{row['kernel']} ({row['setting']}): {row['how']}")
         yield (
             *name(row), row["how"], str(known or "-"), str(row["n"]), row["law"], percent(row["mape"]),
-            *(percent(row[law]) for law in LAWS), percent(row["floor"]), f"<= {percent(wanted)}", verdict(holds),
-            percent(row["within_5"]), percent(row["within_10"]), percent(row["p95"]), f"{row['rank'] or math.nan:.3f}",
-            percent(row["seconds_mape"]), percent(row["seconds_floor"]),
+            percent(before.get(name(row))), *(percent(row[law]) for law in LAWS), percent(row["floor"]),
+            f"<= {percent(wanted)}", verdict(holds), percent(row["within_5"]), percent(row["within_10"]),
+            percent(row["p95"]), f"{row['rank'] or math.nan:.3f}", percent(row["seconds_mape"]),
+            percent(row["seconds_floor"]),
         )  # fmt: skip
 
 
@@ -114,6 +116,15 @@ def counts(fitted: FittedModels) -> dict[tuple[str, str, str], int]:
     }
 
 
+def repeats(fitted: FittedModels) -> dict[tuple[str, str, str], float | None]:
+    """How far off the earlier runs of the same cells are, of each sparse kernel."""
+    return {
+        (setting.kernel, setting.describe(), part): repeated(group)
+        for setting, model in fitted.sparse.items()
+        for part, group in model.groups.items()
+    }
+
+
 def name(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["kernel"], row["setting"], row["levels"]
 
@@ -123,8 +134,19 @@ def told(records: list[Record], results: Path, machine: str) -> list[str]:
     fitted = fit(records, hardware=hardware_in(results, [machine]))
     known, missed = read_machines(results).get(machine), list[str]()
     device = known.device if known else "cpu"
-    head = ("kernel", "setting", "levels", "left out", "shapes", "timings", "law", "mean error", *LAWS, "noise floor")
-    worth = ("wanted", "holds", "within 5 %", "within 10 %", "95 % below", "rank", "in seconds", "noise in seconds")
+    head = ("kernel", "setting", "levels", "left out", "shapes", "timings", "law", "mean error", "measured before")
+    worth = (
+        *LAWS,
+        "noise floor",
+        "wanted",
+        "holds",
+        "within 5 %",
+        "within 10 %",
+        "95 % below",
+        "rank",
+        "in seconds",
+        "noise in seconds",
+    )
     print(f"\n## {machine}\n\n{table((*head, *worth), errors(fitted, device, missed))}\n")
     head = ("kernel", "setting", "levels", "left out", "timings", "law", "extrapolated", "mean error", *LAWS)
     print(f"{table((*head, '95 % below', 'in seconds'), extrapolating(fitted))}\n")

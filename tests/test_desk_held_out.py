@@ -8,7 +8,7 @@ import pytest
 from replay import World, smooth_rate, usual_arms, usual_world, write_results
 
 from sparsebench.case import Case
-from sparsebench.desk.again import every_line, first_runs, noise_floor, runs
+from sparsebench.desk.again import every_line, first_runs, noise_floor, repeated, runs
 from sparsebench.desk.conformal import NOMINAL, Coverage, coverage, drift, half_width
 from sparsebench.desk.fit import fit
 from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
@@ -103,6 +103,8 @@ def test_the_noise_floor_is_the_median_distance_of_two_runs():
     floor = noise_floor(seen_of(both)[1])
     assert floor.n == 192
     assert floor.ratio == pytest.approx(0.1 * 0.674, rel=0.25)  # the median of |normal| is .674 of its deviation
+    assert repeated(seen_of(records)[1]) is None
+    assert repeated(seen_of(both)[1]) == pytest.approx(0.1 * 0.798, rel=0.25)  # and its mean .798
     assert floor.seconds == pytest.approx(0.5, abs=0.05)  # what slows a whole run cancels in ratios alone
 
 

@@ -86,6 +86,16 @@ def noise_floor(group: Sequence[Observation]) -> NoiseFloor | None:
     return NoiseFloor(len(twice), float(np.median(ratio)), float(np.median(seconds)))
 
 
+def repeated(group: Sequence[Observation]) -> float | None:
+    """Mean |T_before / T - 1| of paired ratios: what each timing's own earlier runs, together, are off its newest.
+
+    That is the error of a law that knows every cell by heart. It is above the noise floor, which is a median: on shared
+    machines a few timings in a hundred are far off. None where nothing was timed twice.
+    """
+    offs = [abs(seen.first_s / seen.judged_s - 1) for seen in group if seen.twice]
+    return float(np.mean(offs)) if offs else None
+
+
 def every_line(results: Path, machine: str | None = None) -> Iterator[Record]:
     """Every record in `results`/<machine>/*.jsonl, those too that a newer line of the same key replaces.
 
