@@ -96,6 +96,17 @@ def test_two_runs_are_the_same_trial_half_an_hour_apart_by_the_same_code():
     assert runs([replace(record, started_at=""), replace(later, started_at="soon")])[0][1] == ()
 
 
+def test_a_run_that_lost_its_core_is_none_where_there_are_others():
+    record = usual_world().record(Case(m=256, k=512, n=64, pattern="unstructured", sparsity=0.9), "csr.c")
+    later = replace(record, started_at=LATER)
+    for lost in ("preempted:84%", "stolen:20%"):
+        one, other = replace(record, flags=(lost,)), replace(later, flags=("wide_spread:csr.c:hot", lost))
+        assert runs([record, other]) == [(record, ())]
+        assert runs([one, later]) == [(later, ())]
+        assert runs([one, other])[0][0] == other
+    assert runs([record, replace(later, flags=("stolen:19%",))])[0][1] == (record,)
+
+
 def test_the_noise_floor_is_the_median_distance_of_two_runs():
     records = usual_world(noise=0.0, shape_noise=0.0).sweep(SHAPES, NS, usual_arms())
     assert noise_floor(seen_of(records)[1]) is None
