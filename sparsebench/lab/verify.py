@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+# psutil: what memory is free, on every system.
+import psutil
+
 from sparsebench.case import Case, digest
 from sparsebench.errors import BadInput
 from sparsebench.kernel import Kernel
@@ -26,6 +29,7 @@ from sparsebench.store import Store
 TIMED = Protocol(cache=(CACHE,), budget_s=30.0, precision=0.01)
 # Seconds to build, pack and check a large network, in its turn among others; budgets that no honest timing takes.
 START_S, A_ROUND = 3600.0, 40
+MEMORY_SHARE = 0.9  # of what is free, for the one network that is run: no other trial waits for its part
 WRITTEN_S = 60.0  # in which another verification that ends now has written its record
 _MEASURED = ("samples", "stop", "flags", "error_ratio", "clocks", "nnz", "format_bytes", "pack_s", "facts")
 
@@ -121,7 +125,8 @@ class Verification:
 
         BadInput, and nothing written, where the network cannot be built as its file says.
         """
-        request, setup = self.request(), setup_for(self.machine, self.protocol, ())
+        memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().available)
+        request, setup = self.request(), setup_for(self.machine, self.protocol, (), memory_bytes)
         with start(setup) as worker:
             answer, _ = worker.ask(request, START_S + A_ROUND * self.protocol.budget_s)
         if answer.outcome == "skipped":
