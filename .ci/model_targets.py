@@ -135,18 +135,8 @@ def told(records: list[Record], results: Path, machine: str) -> list[str]:
     known, missed = read_machines(results).get(machine), list[str]()
     device = known.device if known else "cpu"
     head = ("kernel", "setting", "levels", "left out", "shapes", "timings", "law", "mean error", "measured before")
-    worth = (
-        *LAWS,
-        "noise floor",
-        "wanted",
-        "holds",
-        "within 5 %",
-        "within 10 %",
-        "95 % below",
-        "rank",
-        "in seconds",
-        "noise in seconds",
-    )
+    head = (*head, *LAWS, "noise floor", "wanted", "holds")
+    worth = ("within 5 %", "within 10 %", "95 % below", "rank", "in seconds", "noise in seconds")
     print(f"\n## {machine}\n\n{table((*head, *worth), errors(fitted, device, missed))}\n")
     head = ("kernel", "setting", "levels", "left out", "timings", "law", "extrapolated", "mean error", *LAWS)
     print(f"{table((*head, '95 % below', 'in seconds'), extrapolating(fitted))}\n")

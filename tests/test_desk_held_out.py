@@ -104,6 +104,8 @@ def test_a_run_that_lost_its_core_is_none_where_there_are_others():
         assert runs([record, other]) == [(record, ())]
         assert runs([one, later]) == [(later, ())]
         assert runs([one, other])[0][0] == other
+        assert runs([replace(record, source_sha="old"), other]) == [(other, ())]
+        assert runs([replace(record, outcome="crashed", samples={}), other]) == [(other, ())]
     assert runs([record, replace(later, flags=("stolen:19%",))])[0][1] == (record,)
 
 

@@ -55,11 +55,15 @@ def runs(records: Iterable[Record]) -> list[Runs]:
 
 
 def _newest(group: Sequence[Record]) -> Record:
-    """Of equal starts the last that was read, undisturbed if there is such a one."""
+    """Of equal starts the last that was read; where it was disturbed, the newest by the same code that was not."""
     if len(group) == 1:
         return group[0]
-    quiet = [record for record in group if not disturbed(record)] or group
-    return max(reversed(quiet), key=lambda record: record.started_at)
+    newest = max(reversed(group), key=lambda record: record.started_at)
+    if not disturbed(newest):
+        return newest
+    alike = [one for one in reversed(group) if one.outcome == "ok" and one.source_sha == newest.source_sha]
+    quiet = [one for one in alike if not disturbed(one)]
+    return max(quiet, key=lambda record: record.started_at, default=newest)
 
 
 def disturbed(record: Record) -> bool:
