@@ -283,7 +283,8 @@ def give_back() -> None:
 
     Others that wait for their turn need it (BERT-base, batch 16: 8 GB at most without, 5 with).
     """
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if trim := getattr(libc, "malloc_trim", None):
         trim(0)
 
 
