@@ -25,6 +25,7 @@ from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
 from sparsebench.lab.clock import Contestant, Interleaved, Rotation, Timing, copies_needed, time_interleaved
 from sparsebench.lab.matrices import Matrices
+from sparsebench.lab.memory import give_back
 from sparsebench.lab.operands import run_filled, spoil
 from sparsebench.lab.ready import Ready, WrongAnswer, refuse
 from sparsebench.lab.reference import Reference, weights_key
@@ -37,6 +38,7 @@ from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.3  # of the memory free at the start, for trials under way; a check takes as much again for a moment
+GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,10 @@ class _Problem:
 
     reference: Reference
     ready: dict[str, Ready] = field(default_factory=dict)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Drop the dense kernels that are not among `names`, with their copies of W."""
+        self.ready = {name: ready for name, ready in self.ready.items() if name in names}
 
 
 @dataclass(slots=True, eq=False)
@@ -111,12 +117,17 @@ class Bench:
         if timing is None:
             self._under_way[about] = trial
             return {"under_way": self._held_bytes() / self.most_bytes}
-        return self._finished(trial, timing)
+        facts = self._finished(trial, timing)
+        del trial
+        give_back(unless_below=int(GROWN * self.most_bytes))
+        return facts
 
     def _begun(self, asked: Measure) -> _Trial:
         reference = self._sparse_reference(asked.case, asked.data)
         own = self._ready(self.kernels[asked.kernel], reference)
         beside = [self._dense_ready(asked.case.problem, baseline) for baseline in asked.baselines]
+        if beside:
+            self._problems[asked.case.problem.identity].keep(asked.baselines)
         contestants = [entry.contestant for entry in (own, *beside)]
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         against = asked.baselines or [asked.kernel]

@@ -27,7 +27,6 @@ its rounds in many.
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
 import importlib.util
 import math
@@ -49,6 +48,7 @@ from sparsebench.errors import Refused
 from sparsebench.kernel import Kernel
 from sparsebench.lab.check import Verdict
 from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN
+from sparsebench.lab.memory import give_back
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
 from sparsebench.lab.ready import refuse
 from sparsebench.lab.turns import Turns
@@ -276,16 +276,6 @@ class NetworkBench:
         finally:
             gc.enable()
         raise AssertionError("rounds() never ends")
-
-
-def give_back() -> None:
-    """Give what is free back to the system: glibc keeps all of it below what lives, gigabytes of rivals and of float64.
-
-    Others that wait for their turn need it (BERT-base, batch 16: 8 GB at most without, 5 with).
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if trim := getattr(libc, "malloc_trim", None):
-        trim(0)
 
 
 def with_layers(model: Any, layers: Mapping[int, Any]) -> Any:
