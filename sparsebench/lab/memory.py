@@ -12,8 +12,8 @@ import psutil
 def give_back(unless_below: int = 0) -> None:
     """Give what is free back to the system, if this process holds more than `unless_below` bytes.
 
-    glibc keeps all of it below what lives: gigabytes of rivals, of float64, of copies of W (BERT-base, batch 16, verified:
-    8 GB at most without, 5 with). Memory that is asked for again costs a fault a page, some 0.2 s a GB: hence the limit.
+    glibc keeps all of it below what lives: gigabytes of rivals, of float64, of copies of W (BERT-base, batch 16,
+    verified: 8 GB at most without, 5 with). Memory asked for again costs a fault a page, 0.2 s a GB: hence the limit.
     """
     if psutil.Process().memory_info().rss <= unless_below:
         return
