@@ -18,7 +18,6 @@ from sparsebench.desk.frame import timed_sparse
 from sparsebench.record import BROKEN, MISSING_NEED
 
 BUSY = 1.0  # minutes' load beyond the run's own threads
-DISAGREE = 0.03  # named baselines were within 3 % of each other at screening
 MANY = 0.2  # share of trials from which a doubt about timing is worth telling
 
 
