@@ -10,8 +10,9 @@ import torch
 
 from sparsebench.case import NUMPY_DTYPES, Case, Conv
 from sparsebench.lab.check import Question, as_columns, product
-from sparsebench.lab.operands import in_layout
+from sparsebench.lab.operands import in_layout, layout_change_s
 from sparsebench.lab.reference import Reference
+from sparsebench.lab.tamper import written_beside
 from sparsebench.patterns import Draw
 
 K = 4096
@@ -161,6 +162,20 @@ def test_reference_of_a_depthwise_convolution_is_torchs():
         torch.from_numpy(x), torch.from_numpy(w.reshape(8, 1, 3, 3)), padding=1, groups=4
     )
     assert np.allclose(product(w, x, conv), expected.numpy()[0].reshape(8, -1), rtol=1e-12, atol=1e-12)
+
+
+def test_images_in_batch_layout_have_channels_last():
+    conv = Conv(c=3, h=4, w=5, kh=1, kw=1, batch=2)
+    case = Case(m=2, k=3, n=40, op="conv2d", conv=conv)
+    x = np.arange(120.0).reshape(2, 3, 4, 5)
+    placed = in_layout(x, replace(case, layout="batch"))
+    assert np.array_equal(placed, x), "the same images"
+    assert torch.from_numpy(placed).is_contiguous(memory_format=torch.channels_last)
+    assert written_beside(placed) == 0
+    placed.base[0] += 1
+    assert written_beside(placed) == 1, "fences are seen through the transposition"
+    assert layout_change_s(case, case) == 0.0
+    assert layout_change_s(case, replace(case, layout="batch")) > 0.0
 
 
 def test_batch_layout_is_the_transpose():

@@ -79,7 +79,8 @@ def test_every_kernel_answers_wherever_x_and_y_lie(name, case, toolchain):
     for _ in range(3):
         x = torch.randn(toolchain.place(case).shape)
         y = product(x)
-        assert y.is_contiguous() or product.takes_any_strides
+        last = case.conv is not None and y.is_contiguous(memory_format=torch.channels_last)
+        assert y.is_contiguous() or last
         assert torch.allclose(y.double(), exact(w, case, x), atol=1e-4)
         if before is not None:
             assert not torch.equal(before, y), "the last answer must not be overwritten"
@@ -263,3 +264,19 @@ def test_a_network_with_layers_shares_what_was_not_replaced():
     assert changed[2].weight is model[2].weight
     assert isinstance(model[0], nn.Linear)
     assert np.shares_memory(changed[1].weight.detach().numpy(), model[1].weight.detach().numpy())
+
+
+@pytest.mark.parametrize("name", ["dense.torch_conv", "dense.onednn_nhwc", "bsr.c"])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_images_are_brought_to_the_layout_of_the_kernel(name, memory, toolchain):
+    kernel = KERNELS[name]
+    if reason := next(filter(None, (missing_need(need) for need in kernel.needs)), None):
+        pytest.skip(reason)
+    k, n = CONV.c * CONV.kh * CONV.kw, CONV.batch * CONV.oh * CONV.ow
+    case = replace(PATTERNS[kernel.format.name], op="conv2d", conv=CONV, k=k, n=n)
+    w, product = made(case, kernel, toolchain)
+    x = torch.randn(CONV.batch, CONV.c, CONV.h, CONV.w).to(memory_format=memory)
+    y = product(x)
+    assert torch.allclose(y.double(), exact(w, case, x), atol=1e-4)
+    last = torch.channels_last if name == "dense.onednn_nhwc" else torch.contiguous_format
+    assert y.is_contiguous(memory_format=last), "left as the kernel leaves it"

@@ -5,10 +5,10 @@ They stand where torch's own stood, and activations flow between them as torch k
 answer is transposed back: that layout change is part of the layer's time, as it is part of what predict adds up. A
 dense kernel makes a layer in the same way, so that the best dense network is built of the same parts.
 
-A library's convolution takes images as they lie and leaves them as it likes: oneDNN with packed weights answers in
-channels_last, and takes it again from the layer before. Bringing each answer back would cost the best dense network of
-ResNet-50 a third of its time (batch 1: 95 ms of convolutions so, 120 from and 166 from and to [c, h, w], one Cascade
-Lake core). A sparse kernel behind such a layer copies the image to [c, h, w] first, and that is its layout change.
+A kernel's images lie as its layout has them: [batch, c, h, w], or with channels last (`batch`). X is brought there
+where the layer before left it otherwise, and that is the layer's layout change; Y stays as the kernel leaves it. oneDNN
+leaves channels last, and bringing each answer back would cost the best dense network of ResNet-50 a third of its time
+(batch 1: 95 ms of convolutions so, 120 from and 166 from and to [c, h, w], one Cascade Lake core).
 
 A layer is made for one shape of X: batch and tokens are fixed, because kernels are bound to them.
 """
@@ -80,16 +80,11 @@ class Product:
 
     @property
     def changes_layout(self) -> bool:
-        """Whether X and Y are transposed on their way."""
+        """Whether X and Y, matrices, are transposed on their way."""
         return self.case.conv is None and self.moved.case.layout != self.case.layout
 
-    @property
-    def takes_any_strides(self) -> bool:
-        """Whether X may lie as the layer before left it: a library's convolution, called with today's tensor."""
-        return self.moved.any_strides
-
     def __call__(self, x: Any) -> Any:
-        """Y of X: [n, m] of [n, k], contiguous; or [batch, m, oh, ow] of [batch, c, h, w]."""
+        """Y of X: [n, m] of [n, k], contiguous; or [batch, m, oh, ow] of [batch, c, h, w], as the kernel leaves it."""
         self.lap.begin()
         y = self.moved(x.T.contiguous()).T.contiguous() if self.changes_layout else self.moved(x)
         self.lap.end()

@@ -31,6 +31,7 @@ from sparsebench.case import Case
 from sparsebench.errors import SparsebenchError
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel, Launch
+from sparsebench.lab.operands import lying_as
 
 Way = Literal["arguments", "addresses", "copies"]
 ALIKE = 1e-4  # of the largest entry: sums may be taken in another order at another address
@@ -41,11 +42,10 @@ class MovedWrong(SparsebenchError):
 
 
 class Following(NamedTuple):
-    """A way to run a launch on tensors that lie anywhere: call(X) is Y; `any_strides`: X need not be contiguous."""
+    """A way to run a launch on tensors that lie anywhere: call(X) is Y."""
 
     way: Way
     call: Callable[[Any], Any]
-    any_strides: bool = False
 
 
 class MovingToolchain(Protocol):
@@ -66,24 +66,22 @@ class MovingToolchain(Protocol):
 class Moved:
     """A launch over one copy of W, of tensors that lie anywhere.
 
+    case             in the kernel's native layout
     prepare_s        seconds that the kernel's `prepare` took
     alignment_bytes  where X must start
     """
 
     following: Following
+    case: Case
     prepare_s: float
     alignment_bytes: int
     # What the launch points to, and the launch, which nobody else may run: it may hold the addresses of the last call.
     _stays: tuple[Any, ...] = field(default=(), repr=False)
 
     def __call__(self, x: Any) -> Any:
-        """Y of X, a tensor of the native shape."""
-        return self.following.call(x if self.following.any_strides else self._aligned(x))
-
-    def _aligned(self, x: Any) -> Any:
-        """`x` itself where it is contiguous and starts where kernels expect it; else a copy that does."""
-        x = x.contiguous()
-        return x if x.data_ptr() % self.alignment_bytes == 0 else x.clone()
+        """Y of X, a tensor of the native shape; brought first to where and how the launch expects it to lie."""
+        x = lying_as(x, self.case)
+        return self.following.call(x if x.data_ptr() % self.alignment_bytes == 0 else x.clone())
 
 
 @dataclass(slots=True, eq=False)
@@ -91,7 +89,7 @@ class Movable:
     """The product of one layer by one kernel, of tensors that lie anywhere: call it with X, get Y, a fresh tensor.
 
     case    in the kernel's native layout: X is [k, n], [n, k] or [batch, c, h, w], Y [m, n], [n, m] or
-            [batch, m, oh, ow]
+            [batch, m, oh, ow]; images lie as that layout has them, X is brought there
     copies  one for each copy of W; `next_copy` says that the calls to come are for the next of them
     """
 
@@ -106,11 +104,6 @@ class Movable:
     def way(self) -> Way:
         """How it follows X and Y."""
         return self.copies[0].following.way
-
-    @property
-    def any_strides(self) -> bool:
-        """Whether X need not be contiguous."""
-        return self.copies[0].following.any_strides
 
     @property
     def prepare_s(self) -> float:
@@ -151,20 +144,13 @@ def moved(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain
     first, values = as_tensor(launch.run()).clone(), as_tensor(x).clone()
     wrong = ""
     for following in toolchain.ways(case, launch, x):
-        made = Moved(following, prepare_s, toolchain.alignment_bytes, (x, launch))
+        made = Moved(following, case, prepare_s, toolchain.alignment_bytes, (x, launch))
         if not (wrong := _other_answer(made, values, first)):
             return made
     raise MovedWrong(
         f"{kernel.name} on {case.describe()} answers otherwise when X and Y lie elsewhere ({wrong}); this is a bug of "
         f"sparsebench/lab/movable*.py or of the kernel"
     )
-
-
-def y_shape(case: Case) -> tuple[int, ...]:
-    """The shape of Y as the layout of `case` stores it."""
-    if case.conv is not None:
-        return case.conv.batch, case.m, case.conv.oh, case.conv.ow
-    return (case.m, case.n) if case.layout == "feature" else (case.n, case.m)
 
 
 def as_tensor(array: Any) -> Any:

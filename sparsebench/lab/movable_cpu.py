@@ -28,8 +28,8 @@ import torch
 from sparsebench.case import NUMPY_DTYPES, Case
 from sparsebench.kernel import Launch
 from sparsebench.lab.build import CpuToolchain
-from sparsebench.lab.movable import Following, by_copies, y_shape
-from sparsebench.lab.operands import SCRATCH_AXES, in_layout
+from sparsebench.lab.movable import Following, by_copies
+from sparsebench.lab.operands import SCRATCH_AXES, in_layout, y_shape
 from sparsebench.lab.tamper import LINE_BYTES, fenced
 
 SCRATCH_BYTES = 2**28  # of addresses: only pages that are written take memory
@@ -146,7 +146,7 @@ class NetworkToolchain(CpuToolchain):
         self.heard.clear()
         self._scratch.spoil()
         if isinstance(launch.run, partial) and (by_arguments := _by_arguments(case, launch.run, x, y)):
-            yield Following("arguments", by_arguments, any_strides=case.conv is not None)
+            yield Following("arguments", by_arguments)
         elif y is not None and (words := [list(_words(calls, operand)) for operand in (x, y)]) and all(words):
             yield Following("addresses", _by_addresses(case, launch, *words))
         else:

@@ -23,8 +23,8 @@ import torch
 
 from sparsebench.case import Case
 from sparsebench.kernel import CudaFunction, CudaToolchain, Launch
-from sparsebench.lab.movable import Following, by_copies, y_shape
-from sparsebench.lab.operands import in_layout
+from sparsebench.lab.movable import Following, by_copies
+from sparsebench.lab.operands import in_layout, y_shape
 
 ALIGNED_BYTES = 256  # as torch allocates
 Put = Callable[[Any], None]

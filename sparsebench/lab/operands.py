@@ -52,9 +52,24 @@ class OutputToolchain(CpuToolchain):
 
 
 def in_layout(x: np.ndarray, case: Case) -> np.ndarray:
-    """X [k, n] as the layout and dtype of `case` store it, a copy of its own; activation tensors stay as they are."""
-    native = x if case.conv is not None or case.layout == "feature" else x.T
-    return fenced(native.astype(NUMPY_DTYPES[case.dtype], copy=False))
+    """X as the layout and dtype of `case` store it, a copy of its own.
+
+    [k, n], or [n, k] for `batch`; images are [batch, c, h, w] in both, which for `batch` lie as [batch, h, w, c].
+    """
+    x = x.astype(NUMPY_DTYPES[case.dtype], copy=False)
+    if case.layout == "feature":
+        return fenced(x)
+    if case.conv is None:
+        return fenced(x.T)
+    return fenced(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def lying_as(x: Any, case: Case) -> Any:
+    """A tensor X as the layout of `case` stores it: itself where it lies so already."""
+    import torch
+
+    last = case.conv is not None and case.layout == "batch"
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def spoil(outputs: Iterable[Any]) -> None:
@@ -72,17 +87,37 @@ def run_filled(launch: Launch) -> Any:
 
 def layout_change_s(case: Case, native: Case) -> float:
     """Median seconds to bring X from the case's layout to the native one and Y back; 0 where they agree."""
-    if case.layout == native.layout or case.conv is not None:
+    if case.layout == native.layout:
         return 0.0
     import torch  # its transposing copy is blocked; numpy's walks one side with a stride and takes several times longer
 
-    shapes = [(case.k, case.n), (case.n, case.m)] if case.layout == "feature" else [(case.n, case.k), (case.m, case.n)]
     dtype = getattr(torch, case.dtype)
-    pairs = [(torch.zeros(shape, dtype=dtype), torch.empty(shape[::-1], dtype=dtype)) for shape in shapes]
+    if case.conv is None:
+        shapes = [(case.k, case.n), (case.n, case.m)]
+        shapes = shapes if case.layout == "feature" else [shape[::-1] for shape in shapes]
+        pairs = [(torch.zeros(shape, dtype=dtype), torch.empty(shape[::-1], dtype=dtype)) for shape in shapes]
+        pairs = [(source.T, target) for source, target in pairs]
+    else:
+        x, y = torch.zeros(x_shape(case), dtype=dtype), torch.zeros(y_shape(case), dtype=dtype)
+        pairs = [(x, lying_as(x, native).clone()), (lying_as(y, native).clone(), y)]
     times_s = []
     for _ in range(LAYOUT_ROUNDS):
         start_s = time.perf_counter()
         for source, target in pairs:
-            target.copy_(source.T)
+            target.copy_(source)
         times_s.append(time.perf_counter() - start_s)
     return float(np.median(times_s))
+
+
+def x_shape(case: Case) -> tuple[int, ...]:
+    """The shape of X as the layout of `case` stores it."""
+    if case.conv is not None:
+        return case.conv.batch, case.conv.c, case.conv.h, case.conv.w
+    return (case.k, case.n) if case.layout == "feature" else (case.n, case.k)
+
+
+def y_shape(case: Case) -> tuple[int, ...]:
+    """The shape of Y as the layout of `case` stores it."""
+    if case.conv is not None:
+        return case.conv.batch, case.m, case.conv.oh, case.conv.ow
+    return (case.m, case.n) if case.layout == "feature" else (case.n, case.m)
