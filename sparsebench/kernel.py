@@ -255,6 +255,11 @@ def way_of(kernel: str, case: Case, levels: Sequence[tuple[float, int, int]], la
     return tuple(ways.way_of(kernel, case, levels, lanes))
 
 
+def leaves_channels_last(kernel: str) -> bool:
+    """Whether the kernel of this name takes images as [batch, c, h, w] and answers with channels last."""
+    return kernel in importlib.import_module("sparsebench.kernels._ways").LEAVE_CHANNELS_LAST
+
+
 def load_plugin(path: Path) -> tuple[Kernel, ...]:
     """The kernels of a Python file outside the package; BadInput when it is missing, broken or lists none."""
     if not path.is_file():

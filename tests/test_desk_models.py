@@ -446,9 +446,9 @@ def test_models_survive_json(noisy):
     assert again.errors.equals(fitted.errors)
 
 
-@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 4, "law": "magic"}])
+@pytest.mark.parametrize("data", [None, [], {"schema": 99}, {"schema": 5, "law": "magic"}])
 def test_what_is_no_model_file_is_refused(data):
-    with pytest.raises(ModelError, match="not a model file of schema 4; `sparsebench fit` writes one"):
+    with pytest.raises(ModelError, match="not a model file of schema 5; `sparsebench fit` writes one"):
         FittedModels.from_json(data)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from sparsebench.case import Case, Layout
 from sparsebench.desk.advise_arms import Arm, known_arms
 from sparsebench.desk.fitted import FittedModels, Place
+from sparsebench.desk.images import AsImages, Walk
 from sparsebench.desk.irf import irf
 from sparsebench.desk.model import Prediction, to_choose
 from sparsebench.desk.observe import DENSE, kept_share
@@ -66,6 +67,7 @@ class Asker:
     _arms: dict[str, dict[str, Arm]] = field(default_factory=dict)
     _dense_times: dict[Any, Prediction] = field(default_factory=dict)
     _sparse_times: dict[tuple[Any, str], Prediction] = field(default_factory=dict)
+    _images: dict[Any, AsImages | None] = field(default_factory=dict)
 
     def arms(self) -> list[Arm]:
         """What any prunable layer may become; ModelError where nothing was timed."""
@@ -110,7 +112,10 @@ class Asker:
 
     def _answer(self, choices: Sequence[tuple[Arm, float]], batch: int, *, keep: bool) -> Answer | None:
         """`keep` a sparse layer where the dense one is faster, or not."""
-        found = [self._named(layer, choices if layer.prunable else (), batch, keep) for layer in self.network.layers]
+        walks = Walk(), Walk()
+        found = [
+            self._named(layer, choices if layer.prunable else (), batch, keep, *walks) for layer in self.network.layers
+        ]
         arms = tuple(dict.fromkeys(arm for _, arm in found if arm))
         if not arms:
             return None
@@ -125,19 +130,25 @@ class Asker:
             raise ModelError(f"layer {layer.name}: {error}") from None
 
     def _layer(
-        self, layer: Layer, choices: Sequence[tuple[Arm, float]], batch: int, keep: bool
+        self, layer: Layer, choices: Sequence[tuple[Arm, float]], batch: int, keep: bool, dense_walk: Walk, own: Walk
     ) -> tuple[LayerPrediction, Arm | None]:
         problem = layer.case(batch, layout=self.layout)
-        dense = self._dense(problem)
+        plain, images = self._dense(problem), self._as_images(problem)
+        dense, staying, pruned = dense_walk.dense(problem, plain, images), replace(own), replace(own)
+        stays = staying.dense(problem, plain, images)
         found = [
             (self._sparse(case, kernel), arm, case)
             for arm, sparsity in choices
             for case, kernel in self._questions(arm, sparsity, problem)
         ]
         best = to_choose(found, lambda one: one[0])
-        if best is None or (not keep and best[0].time_s >= dense.time_s):
-            return LayerPrediction(layer, problem, dense, None, None, "" if layer.prunable else UNPRUNABLE), None
-        sparse, arm, case = best
+        sparse = pruned.sparse(problem, best[0], images) if best else stays
+        if best is None or (not keep and sparse.time_s >= stays.time_s):
+            own.last = staying.last
+            why = "" if layer.prunable else UNPRUNABLE
+            return LayerPrediction(layer, problem, dense, None, None, why, stays), None
+        own.last = pruned.last
+        _, arm, case = best
         factor = irf(kept_share(case), dense.time_s, sparse.time_s)
         return LayerPrediction(layer, case, dense, sparse, factor, sparse.why), arm
 
@@ -157,6 +168,11 @@ class Asker:
         if case.identity not in self._dense_times:
             self._dense_times[case.identity] = self.fitted.dense_time(case, self.place)
         return self._dense_times[case.identity]
+
+    def _as_images(self, case: Case) -> AsImages | None:
+        if case.identity not in self._images:
+            self._images[case.identity] = self.fitted.as_images(case, self.place)
+        return self._images[case.identity]
 
     def _sparse(self, case: Case, kernel: str) -> Prediction:
         if (case.identity, kernel) not in self._sparse_times:

@@ -10,6 +10,7 @@ from sparsebench.desk.again import first_runs, runs
 from sparsebench.desk.dense import DenseModel, problem_text
 from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.hardware import Hardware
+from sparsebench.desk.images import Images
 from sparsebench.desk.judged import BEST
 from sparsebench.desk.observe import (
     DENSE,
@@ -59,7 +60,8 @@ def fit(
         before = _beside(group, first_dense) if again else None
         at = known.get(setting.machine, Hardware())
         sparse[setting] = SparseModel.fit(group, _beside(group, dense), before, at, law)
-    return FittedModels(law, sparse, dense, len(newest), _left_out(newest), known)
+    images = Images.fit(every, known)
+    return FittedModels(law, sparse, dense, images, len(newest), _left_out(newest), known)
 
 
 def _dense(seen: Sequence[Observation], known: Mapping[str, Hardware]) -> tuple[dict[Setting, DenseModel], DenseTimes]:

@@ -20,6 +20,7 @@ import pandas as pd
 from sparsebench.case import ITEM_BYTES, Case
 from sparsebench.desk.dense import DenseModel
 from sparsebench.desk.hardware import Hardware
+from sparsebench.desk.images import AsImages, Images
 from sparsebench.desk.irf import SINGLE, irf, part_of
 from sparsebench.desk.judged import BEST, LAWS
 from sparsebench.desk.model import HeldOut, Prediction, to_choose
@@ -29,7 +30,8 @@ from sparsebench.desk.sparse import SparseModel
 from sparsebench.errors import ModelError
 from sparsebench.formats import FORMATS
 
-SCHEMA = 4  # 1: one law; 2: four laws; 3: features of the learned law; 4: which way a kernel takes is one
+# 1: one law; 2: four laws; 3: features of the learned law; 4: which way a kernel takes is one; 5: channels last
+SCHEMA = 5
 IN_A_NETWORK = "weights_cold"
 
 
@@ -50,12 +52,14 @@ class Place:
 class FittedModels:
     """Sparse and dense models by setting, and how many records they were made from and not made from (by reason).
 
+    images has what dense convolutions take with channels last.
     law is the name of the law that was asked for, or BEST; hardware is what was known of the machines.
     """
 
     law: str
     sparse: Mapping[Setting, SparseModel]
     dense: Mapping[Setting, DenseModel]
+    images: Mapping[Setting, Images] = field(default_factory=dict)
     records: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     hardware: Mapping[str, Hardware] = field(default_factory=dict)
@@ -89,6 +93,11 @@ class FittedModels:
         if setting not in self.dense:
             raise ModelError(_missing("any dense kernel", case.problem, setting, [], "dense.*"))
         return self.dense[setting].predict(case.problem)
+
+    def as_images(self, case: Case, place: Place) -> AsImages | None:
+        """What the convolution under `case` takes with channels last; None where nothing was timed so."""
+        found = self.images.get(place.setting(case, DENSE))
+        return None if found is None else found.of(case.problem)
 
     def sparse_time(self, case: Case, place: Place, kernel: str | None = None) -> Prediction:
         """The time of `case` by `kernel`, or by the model's choice; `a + b` runs level 1 by a and level 2 by b."""
@@ -213,6 +222,7 @@ class FittedModels:
             "hardware": {name: known.to_json() for name, known in sorted(self.hardware.items())},
             "dense": [model.to_json() for _, model in sorted(self.dense.items())],
             "sparse": [model.to_json() for _, model in sorted(self.sparse.items(), key=lambda pair: pair[0])],
+            "images": [model.to_json() for _, model in sorted(self.images.items())],
         }
 
     @classmethod
@@ -228,9 +238,10 @@ class FittedModels:
         try:
             sparse = [SparseModel.from_json(model) for model in data["sparse"]]
             dense = [DenseModel.from_json(model) for model in data["dense"]]
+            images = [Images.from_json(model) for model in data["images"]]
             return cls(
                 data["law"], {model.setting: model for model in sparse}, {model.setting: model for model in dense},
-                int(data["records"]), dict(data["left_out"]),
+                {model.last.setting: model for model in images}, int(data["records"]), dict(data["left_out"]),
                 {name: Hardware(**known) for name, known in data["hardware"].items()},
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError) as error:

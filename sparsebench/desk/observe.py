@@ -250,6 +250,30 @@ def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Obse
         yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, time_s, interval)
 
 
+def image_observations(records: Iterable[Record]) -> Iterator[tuple[Observation, Observation]]:
+    """(Native, layout change) times of every dense kernel that works on images with channels last.
+
+    Only such a one has a layout change on a convolution: desk/images.py.
+    """
+    for record, kernel, cache in _dense_sides(records):
+        turned_s = record.layout_s.get(kernel, 0.0)
+        if record.case.conv is None or not turned_s:
+            continue
+        case = record.case.problem
+        setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
+        rounds_s = np.asarray(record.times_s(cache, kernel), float)
+        native_s, interval = _time_s(rounds_s), median_interval(rounds_s.tolist())[1:]
+        yield (
+            _seen_once(setting, case, native_s, interval),
+            _seen_once(setting, case, turned_s, (turned_s, turned_s)),
+        )
+
+
+def _seen_once(setting: Setting, case: Case, time_s: float, interval: tuple[float, float]) -> Observation:
+    times = (time_s,) * 6
+    return Observation(setting, case, 1.0, *times, interval=lambda: interval)
+
+
 def _dense_sides(records: Iterable[Record]) -> Iterator[tuple[Record, str, str]]:
     """(record, dense kernel, cache) of all dense times."""
     for record in records:

@@ -9,6 +9,10 @@ ModelError. What a network spends outside its layers is `rest`; nobody guesses i
 the dense layers, and without it there is no network speedup. It is about the same in both forms of a network, but not
 quite: sparse convolutions hand activations on in another layout than libraries do, so each form has its own (rest.py).
 
+Images. Between convolutions they lie as [batch, c, h, w] or with channels last, and each layer takes what is least
+where it stands, with what it costs to bring X there (images.py). So a layer that stays dense may take another time
+beside sparse ones than in the dense network.
+
 Layouts. A network of torch hands a linear layer X as [n, k], the layout `batch`; times of a layer are total ones, so
 where a kernel takes [k, n] alone, the change there and back is in them. Where no such times were measured, those of
 activations kept as [k, n] speak instead, and the verdict says so.
@@ -28,6 +32,7 @@ import pandas as pd
 from sparsebench import units
 from sparsebench.case import Case, DType, Layout, Math
 from sparsebench.desk.fitted import FittedModels, Place
+from sparsebench.desk.images import Walk
 from sparsebench.desk.irf import irf
 from sparsebench.desk.model import Prediction
 from sparsebench.desk.observe import DENSE, kept_share
@@ -55,7 +60,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class LayerPrediction:
-    """One layer, times of one call in seconds. `sparse` and `irf` are None where it stays dense; `why` says why."""
+    """One layer, times of one call in seconds. `sparse` and `irf` are None where it stays dense; `why` says why.
+
+    dense   in the network whose layers are all dense
+    stays   where it stays dense: in the planned network, if images lie otherwise there
+    """
 
     layer: Layer
     case: Case
@@ -63,11 +72,12 @@ class LayerPrediction:
     sparse: Prediction | None
     irf: float | None
     why: str
+    stays: Prediction | None = None
 
     @property
     def chosen(self) -> Prediction:
         """What the layer becomes: its sparse kernel, or the dense one."""
-        return self.sparse or self.dense
+        return self.sparse or self.stays or self.dense
 
     @property
     def extrapolated(self) -> bool:
@@ -158,7 +168,8 @@ def predict(
     place = fitted.place(machine, cache, threads)
     layout = layout or measured_layout(fitted, place, dtype, math)
     planned = plan.cases(network, batch, dtype, math, layout)
-    layers = tuple(_layer(fitted, place, entry) for entry in planned)
+    both = Walk(), Walk()
+    layers = tuple(_layer(fitted, place, entry, *both) for entry in planned)
     if rest and not any(layer.sparse for layer in layers):
         rest = Rest(rest.dense, rest.dense)
     return NetworkPrediction(network.name, place, batch, layers, rest, layout)
@@ -175,15 +186,17 @@ def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math
     return "feature" if found == {"feature"} else "batch"
 
 
-def _layer(fitted: FittedModels, place: Place, planned: Planned) -> LayerPrediction:
+def _layer(fitted: FittedModels, place: Place, planned: Planned, dense_walk: Walk, own_walk: Walk) -> LayerPrediction:
     layer, dense_case, case, kernel = planned
     try:
-        dense = fitted.dense_time(dense_case, place)
+        plain, images = fitted.dense_time(dense_case, place), fitted.as_images(dense_case, place)
+        dense = dense_walk.dense(dense_case, plain, images)
         if reason := _why_dense(layer, case):
-            why = "; ".join(filter(None, (reason, dense.why)))
-            return LayerPrediction(layer, case or dense_case, dense, None, None, why)
+            stays = own_walk.dense(dense_case, plain, images)
+            why = "; ".join(filter(None, (reason, stays.why)))
+            return LayerPrediction(layer, case or dense_case, dense, None, None, why, stays)
         assert case is not None
-        sparse = fitted.sparse_time(case, place, kernel)
+        sparse = own_walk.sparse(dense_case, fitted.sparse_time(case, place, kernel), images)
     except ModelError as error:
         raise ModelError(f"layer {layer.name}: {error}") from None
     why = "; ".join(filter(None, dict.fromkeys((sparse.why, dense.why))))
@@ -209,17 +222,20 @@ def add_up(parts: Iterable[tuple[LayerPrediction, Prediction]]) -> Interval:
 
 
 def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
-    """(a + b + rest) / (c + b + rest): a the pruned layers dense, c the same layers sparse, b those in both forms.
+    """(a + b + rest) / (c + beta b + rest): a the pruned layers dense, c the same layers sparse, b those in both forms.
 
-    Each rest is its share of a + b, and moves with them.
+    beta is what layers that stay dense take beside sparse ones, as a share. Each rest is its share of a + b, and moves
+    with them.
     """
     pruned = [layer for layer in layers if layer.sparse]
     a = add_up((layer, layer.dense) for layer in pruned)
     b = add_up((layer, layer.dense) for layer in layers if not layer.sparse)
     c = add_up((layer, layer.chosen) for layer in pruned)
-    middle = _ratio(rest, a.value, b.value, c.value)
+    beside = add_up((layer, layer.chosen) for layer in layers if not layer.sparse).value
+    beta = beside / b.value if b.value and math.isfinite(b.value) else 1.0
+    middle = _ratio(rest, a.value, b.value, c.value, beta)
     moved = [
-        _ratio(rest, *(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))))
+        _ratio(rest, *(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))), beta)
         for i, ends in enumerate(((a.low, a.high), (b.low, b.high), (c.low, c.high)))
         for at in ends
     ]
@@ -228,14 +244,14 @@ def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
     return Interval(middle, middle * math.exp(-low), middle * math.exp(high))
 
 
-def _ratio(rest: Rest, a: float, b: float, c: float) -> float:
-    """(a + b + rest) / (c + b + rest), its limit where one of them is infinite."""
+def _ratio(rest: Rest, a: float, b: float, c: float, beta: float = 1.0) -> float:
+    """(a + b + rest) / (c + beta b + rest), its limit where one of them is infinite."""
     if math.isinf(b):
-        return (1 + rest.dense) / (1 + rest.planned)
+        return (1 + rest.dense) / (beta + rest.planned)
     if math.isinf(a):
         return (1 + rest.dense) / rest.planned if rest.planned > 0 else math.inf
     dense_rest, planned_rest = rest.seconds(a + b)
-    planned = c + b + planned_rest
+    planned = c + beta * b + planned_rest
     return (a + b + dense_rest) / planned if planned > 0 else math.inf
 
 
