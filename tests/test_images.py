@@ -1,4 +1,4 @@
-"""Images between convolutions: what lies with channels last, who pays for bringing it elsewhere, and sums that know it."""
+"""Images between convolutions: how they lie, who pays for bringing them elsewhere, and sums that know it."""
 
 from __future__ import annotations
 
