@@ -33,12 +33,6 @@ def worker_environment(threads: int) -> dict[str, str]:
     """The environment of a worker: threads fixed and pinned; freed memory kept, so that no kernel times page faults.
 
     OpenMP runtimes read these when they load. Unpinned threads stall for 8 ms at a time on a busy machine.
-
-    Memory comes in huge pages where the system has them for who asks (transparent_hugepage: madvise), as numpy asks for
-    its large arrays and torch does not. A convolution of 64 channels of 56x56, batch 16, by bsr.c took 7.6 ms on
-    numpy's arrays and 11.9 on torch's tensors, with huge pages for all 6.8 and 7.3. And where the small pages of a
-    matrix lie is another draw in each process: of eight processes csr.c over dense differed by 15 and 22 % (standard
-    deviation; 320x160, n = 1536), with huge pages by 8 and 9.
     """
     cores = sorted(os.sched_getaffinity(0))[-threads:] if hasattr(os, "sched_getaffinity") else []
     places = {"OMP_PROC_BIND": "true", "OMP_PLACES": ",".join(f"{{{core}}}" for core in cores)} if cores else {}
@@ -50,9 +44,7 @@ def worker_environment(threads: int) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2**40),
         "MALLOC_TOP_PAD_": str(2**24),
     }
-    asked = os.environ.get("GLIBC_TUNABLES")
-    huge_pages = {"GLIBC_TUNABLES": ":".join(filter(None, (asked, "glibc.malloc.hugetlb=1")))}  # from glibc 2.35 on
-    return {**os.environ, **counts, **places, **keep_freed, **huge_pages, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **counts, **places, **keep_freed, "PYTHONUNBUFFERED": "1"}
 
 
 class _Life:
