@@ -10,6 +10,7 @@ import pytest
 from replay import MACHINE, broken, file_records, usual_arms, usual_world, write_results
 
 from sparsebench.case import Case, Source
+from sparsebench.desk import report
 from sparsebench.desk.canvas import plain, png, style
 from sparsebench.desk.fit import fit
 from sparsebench.desk.frame import frame
@@ -250,3 +251,21 @@ def test_two_thousand_records_take_seconds(tmp_path):
 
 def test_twenty_lines_look_different():
     assert len({(style(number)["color"], style(number)["marker"]) for number in range(20)}) == 20
+
+
+def test_laws_are_fitted_to_all_runs_and_tables_show_the_newest(tmp_path, monkeypatch):
+    """As `predict` fits them: a trial that was run again counts with both runs."""
+    once = sweep()
+    again = [replace(record, started_at="2027-01-01T00:00:00+00:00") for record in once]
+    write_results(tmp_path / "in", [*once, *again])
+    seen, real = [], report.fit
+
+    def counted(records, **known):
+        seen.extend(records)
+        return real(seen, **known)
+
+    monkeypatch.setattr(report, "fit", counted)
+    write_report(tmp_path / "in", tmp_path / "out")
+    assert len(seen) == 2 * len(once)
+    told = (tmp_path / "out" / "report.md").read_text()
+    assert f"{len(once)} trials" in told or f"{len(once)} records" in told

@@ -161,7 +161,7 @@ def test_sparse_layers_are_the_masked_ones(toolchain):
 @pytest.mark.parametrize("name", ["vgg19-cifar", "vit-b16"])
 def test_float64_on_the_gpu_is_float64(name):
     """What judges networks there: it agrees with the CPU's float64 far below what float32 may be off."""
-    from sparsebench.lab.verify_bench import load_builder
+    from sparsebench.lab.verify_build import load_builder
 
     builder = load_builder(builder_of(shipped_networks()[name]))
     torch.manual_seed(0)

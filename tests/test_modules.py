@@ -19,7 +19,7 @@ from sparsebench.lab.build import missing_need
 from sparsebench.lab.modules import SparseConv2d, SparseLinear, product_of, replacing, sparse_layer
 from sparsebench.lab.movable import MovedWrong, movable
 from sparsebench.lab.movable_cpu import NetworkToolchain, SharedScratch
-from sparsebench.lab.verify_bench import with_layers
+from sparsebench.lab.verify_build import with_layers
 from sparsebench.machine import Machine
 
 CPU = Machine.here("cpu")

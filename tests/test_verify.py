@@ -17,12 +17,13 @@ from sparsebench.cli import main
 from sparsebench.cli.verify import LEVELS, _runs
 from sparsebench.errors import BadInput, Refused
 from sparsebench.kernel import load_kernels
-from sparsebench.lab import verify, verify_bench
+from sparsebench.lab import verify, verify_build
 from sparsebench.lab.clock import MAX_COPIES
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.sides import CpuSide
 from sparsebench.lab.verify import Verification, builder_of
-from sparsebench.lab.verify_bench import NetworkBench, load_builder, relative_error
+from sparsebench.lab.verify_bench import NetworkBench, relative_error
+from sparsebench.lab.verify_build import load_builder
 from sparsebench.lab.verify_sides import CpuNetworkSide
 from sparsebench.machine import Machine
 from sparsebench.network import Network, shipped_networks
@@ -112,13 +113,13 @@ def test_named_baselines_are_not_screened_again(grad_off):
 def test_a_plan_that_leaves_all_dense_shares_every_layer(grad_off):
     made = bench(verification(chosen={}))
     made.facts()
-    assert made._products[DENSE] == made._products[PLANNED]
+    assert made.building.products[DENSE] == made.building.products[PLANNED]
     assert verification(chosen={}).case.params == {"plan": {}}
 
 
 def test_one_wrong_weight_fails_the_check(grad_off, monkeypatch):
     """The largest weight of one layer of the planned network, off by 1 %."""
-    right = verify_bench.product_of
+    right = verify_build.product_of
 
     def nudged(w, draw, case, *rest):
         if case.pattern != "dense" and w.shape == (64, 32):
@@ -126,7 +127,7 @@ def test_one_wrong_weight_fails_the_check(grad_off, monkeypatch):
             w[np.unravel_index(np.argmax(np.abs(w)), w.shape)] *= 1.01
         return right(w, draw, case, *rest)
 
-    monkeypatch.setattr(verify_bench, "product_of", nudged)
+    monkeypatch.setattr(verify_build, "product_of", nudged)
     with pytest.raises(WrongAnswer, match=r"whole network against float64: network.planned is off by .* is allowed"):
         bench(verification()).facts()
 
@@ -157,21 +158,21 @@ def test_passes_take_copies_in_turn_and_each_that_is_timed_comes_after_one_that_
         return lambda x: seen.append(number) or right(x)
 
     model, inputs = load_builder(builder_of(TOY)).build().eval(), (torch.randn(1, 4, 8, 8),)
-    networks = made._networks(model, inputs)
+    networks = made.building.networks(model, inputs)
     planned = networks[PLANNED]
-    for layer, product in made._products[PLANNED].items():
+    for layer, product in made.building.products[PLANNED].items():
         if layer == "body.2":
             for number, each in enumerate(product.moved.copies):
                 right = each.following.call
                 noting = each.following._replace(call=noted(number, right))
                 product.moved.copies[number] = replace(each, following=noting)
-    rounds = made.side.rounds(networks, made._products, inputs)
+    rounds = made.side.rounds(networks, made.building.products, inputs)
     for _ in range(planned.copies):
         next(rounds)
     taken = [number for number, last in zip(seen, [None, *seen], strict=False) if number != last]  # calls of one pass
     assert len(taken) == 2 * planned.copies
     assert taken == [(taken[0] + i) % planned.copies for i in range(len(taken))]
-    wrong = made._products[PLANNED]["body.0"].moved
+    wrong = made.building.products[PLANNED]["body.0"].moved
     astray = wrong.copies[1].following._replace(call=lambda x: 2 * wrong.copies[0](x))
     wrong.copies[1] = replace(wrong.copies[1], following=astray)
     for network in networks.values():

@@ -24,7 +24,8 @@ from sparsebench.lab.cuda_side import CudaSide
 from sparsebench.lab.movable_cuda import NetworkCudaToolchain
 from sparsebench.lab.ready import WrongAnswer
 from sparsebench.lab.verify import Verification, builder_of
-from sparsebench.lab.verify_bench import NetworkBench, load_builder
+from sparsebench.lab.verify_bench import NetworkBench
+from sparsebench.lab.verify_build import load_builder
 from sparsebench.lab.verify_cuda import EAGER_ROUNDS, CudaNetworkSide, EagerSample, EventLap
 from sparsebench.machine import Machine
 from sparsebench.network import Network
@@ -161,8 +162,8 @@ def test_events_stand_in_passes_of_their_own(monkeypatch):
     side = pretend(Tensors())
     made = bench(monkeypatch, side)
     inputs = (torch.randn(1, 4, 8, 8),)
-    networks = made._networks(load_builder(builder_of(TOY)).build().eval(), inputs)
-    rounds = side.rounds(networks, made._products, inputs)
+    networks = made.building.networks(load_builder(builder_of(TOY)).build().eval(), inputs)
+    rounds = side.rounds(networks, made.building.products, inputs)
     next(rounds)
     calls = 6  # of the four layers, two of which run twice
     PretendEvent.log.clear()

@@ -233,11 +233,15 @@ def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
     c = add_up((layer, layer.chosen) for layer in pruned)
     beside = add_up((layer, layer.chosen) for layer in layers if not layer.sparse).value
     beta = beside / b.value if b.value and math.isfinite(b.value) else 1.0
-    middle = _ratio(rest, a.value, b.value, c.value, beta)
+
+    def ratio(a_s: float, b_s: float, c_s: float) -> float:
+        return _ratio(rest, a_s, b_s, c_s, beta)
+
+    middle = ratio(a.value, b.value, c.value)
     moved = [
-        _ratio(rest, *(at if i == j else other for j, other in enumerate((a.value, b.value, c.value))), beta)
-        for i, ends in enumerate(((a.low, a.high), (b.low, b.high), (c.low, c.high)))
-        for at in ends
+        *(ratio(end, b.value, c.value) for end in (a.low, a.high)),
+        *(ratio(a.value, end, c.value) for end in (b.low, b.high)),
+        *(ratio(a.value, b.value, end) for end in (c.low, c.high)),
     ]
     logs = [math.log(ratio / middle) if ratio > 0 else -math.inf for ratio in moved]
     low, high = math.hypot(*(min(log, 0.0) for log in logs)), math.hypot(*(max(log, 0.0) for log in logs))

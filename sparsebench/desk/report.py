@@ -17,6 +17,7 @@ from pathlib import Path
 # jinja2: templates that escape what they are given.
 from jinja2 import Environment, StrictUndefined
 
+from sparsebench.desk.again import every_line
 from sparsebench.desk.canvas import png
 from sparsebench.desk.facts import newest_peaks
 from sparsebench.desk.fit import fit
@@ -64,7 +65,8 @@ def make_pages(results: Path, records: Sequence[Record]) -> list[Page]:
 
 
 def _page(results: Path, name: str, records: Sequence[Record], known: Machine | None) -> Page:
-    table, fitted = frame(records), fit(records, hardware=hardware_in(results, [name]))
+    # Tables show the newest run of each trial; laws are fitted to all runs, as those of predict and advise.
+    table, fitted = frame(records), fit(every_line(results, name), hardware=hardware_in(results, [name]))
     pictures = [
         Picture(f"{_slug(name)}-{plot.name}.png", plot.caption, png(figure)) for plot, figure in draw_all(table, fitted)
     ]

@@ -37,7 +37,7 @@ from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
-HELD_SHARE = 0.3  # of the memory free at the start, for trials under way; a check takes as much again for a moment
+HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
 GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
 
 

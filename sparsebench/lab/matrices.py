@@ -16,7 +16,7 @@ import numpy as np
 # psutil: free memory on Linux and macOS alike.
 import psutil
 
-MEMORY_SHARE = 0.1  # of what is free at the start
+MEMORY_SHARE = 0.05  # of what is free at the start
 T = TypeVar("T")
 
 
