@@ -14,7 +14,7 @@ from test_clock import Machine
 
 from sparsebench.case import Case
 from sparsebench.kernel import all_kernels
-from sparsebench.lab.bench import Bench
+from sparsebench.lab.bench import STAY, Bench
 from sparsebench.lab.clock import FIRST_LOOK, LEAST_GOES, Interleaved
 from sparsebench.lab.pth import load
 from sparsebench.lab.session import ADMITTED, GOES, UNDER_WAY, work
@@ -227,6 +227,20 @@ def test_long_calls_have_a_round_a_go_and_six_in_all():
 
 
 # --- the bench --------------------------------------------------------------------------------------------------------
+
+
+def test_several_launches_write_the_same_y_before_the_next_ones_turn():
+    """A Y that rested for many rounds is cold, as none is in a network; one alone would be one draw of luck."""
+    bench = Bench(all_kernels(), Protocol(), CpuSide(cache_bytes=2**20), load)
+    case = Case(m=64, k=64, n=5, pattern="unstructured", sparsity=0.9)
+    ready = bench._ready(all_kernels()["csr.c"], bench._sparse_reference(case, None))
+    places = [launch.y.ctypes.data for launch in ready.contestant.rotation.launches]
+    assert len(places) > 2 * STAY * len(set(places)), "all Ys had several turns"
+    turns = [places[start : start + STAY] for start in range(0, len(places), STAY)]
+    assert all(len(set(turn)) == 1 for turn in turns)
+    starts = [turn[0] for turn in turns]
+    assert all(one != other for one, other in pairwise(starts))
+    assert len(set(starts)) == 8
 
 
 def test_trials_of_two_problems_take_turns_on_one_bench():

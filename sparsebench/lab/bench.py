@@ -38,6 +38,7 @@ from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
+STAY = 8  # launches write the same Y, before the next one: operands.py says why
 GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
 
 
@@ -241,11 +242,11 @@ class Bench:
         launches = [launch]
         with watch.part("pack"):
             for number in range(1, copies):
-                place = number % outputs
+                place = number // STAY % outputs
                 if outputs > 1:
                     toolchain.turn_to(place)
-                like = launches[place] if number >= outputs else None
-                anew = like.again if like else None
+                first = place * STAY  # of the launches that write there
+                anew = launches[first].again if number > first else None
                 launches.append(anew() if anew else kernel.prepare(native, copy.deepcopy(packed), x, toolchain))
                 if side.sets_up_at_first_call:
                     launches[-1].run()
