@@ -7,7 +7,7 @@
 # is there is not made anew: where an earlier call stopped this one goes on, and with more TIMES it adds to it. After
 # MINUTES (default or 0: no limit) nothing new is started. TOGETHER (default 1) are under way at once and take turns on the
 # device (sparsebench/lab/turns.py), so that each sees more of its states; each holds 1 to 5 GiB. Says at the end which
-# failed, and exits 1 if any did. Runs in the Python of $PYTHON (default python3), in which sparsebench is installed.
+# failed, and exits 1 if any did; NETWORKS in the environment names some of the four. Runs in the Python of $PYTHON (default python3), in which sparsebench is installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}" results="${1:?where should the records go?}"
@@ -47,7 +47,7 @@ model="$results/$machine/irf.json"
 [ -f "$model" ] || model=""
 for time in $(seq "$times"); do
   for batch in 1 16; do
-    for network in vit-b16 bert-base resnet50-v2 vgg19-cifar; do
+    for network in ${NETWORKS:-vit-b16 bert-base resnet50-v2 vgg19-cifar}; do
       for plan in dense block mixed; do
         verify "$network" "$batch" "$plan" "$time"
       done

@@ -20,7 +20,7 @@ from .hbs.c import APART, FAR_ROWS, NEAR_ROWS, ONE_STRIP
 
 AVX2_LANES = 8  # where 16 registers hold fewer vectors than the 32 of AVX-512 and of 64-bit ARM
 L2_BYTES = 2**20  # what bodies take a core's second-level cache for, here and everywhere (_strips.l2_bytes)
-LEAVE_CHANNELS_LAST = ("dense.onednn_conv",)  # takes images as [batch, c, h, w] and leaves them otherwise
+LEAVE_CHANNELS_LAST = ("dense.onednn_conv", "dense.onednn_nhwc")  # the first takes images as [batch, c, h, w]
 Level = tuple[float, int, int]  # share of W kept, block rows, block columns
 Way = tuple[float, ...]
 NAMES = ("x packed", "y packed", "beside", "log blocks of k", "log columns", "log rows together", "lone", "by level")

@@ -256,7 +256,7 @@ def way_of(kernel: str, case: Case, levels: Sequence[tuple[float, int, int]], la
 
 
 def leaves_channels_last(kernel: str) -> bool:
-    """Whether the kernel of this name takes images as [batch, c, h, w] and answers with channels last."""
+    """Whether the kernel of this name leaves images with channels last, and not as [batch, c, h, w]."""
     return kernel in importlib.import_module("sparsebench.kernels._ways").LEAVE_CHANNELS_LAST
 
 

@@ -16,6 +16,7 @@ from sparsebench.desk.model import Prediction
 from sparsebench.desk.predict import predict
 from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan
+from sparsebench.rest import Rest, lying_of
 
 CONV = Conv(c=64, h=8, w=8, kh=1, kw=1)
 CASE = Case(m=192, k=64, n=64, op="conv2d", conv=CONV)
@@ -127,3 +128,27 @@ def test_the_sum_knows_how_images_lie():
     assert behind.stays.time_s == pytest.approx(third.dense.time_s + turned_s / 2), "it is handed [batch, c, h, w]"
     dense_s = sum(entry.dense.time_s for entry in planned.layers)
     assert planned.layers_speedup.value == pytest.approx(dense_s / sum(entry.chosen.time_s for entry in planned.layers))
+
+
+# The rest -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernels", "lying"),
+    [
+        (("dense.onednn_nhwc", "dense.onednn_conv", "dense.onednn_nhwc"), "last"),
+        (("dense.torch_conv", "bsr.c", "dense.torch_conv"), "first"),
+        (("dense.onednn_nhwc", "bsr.c", "dense.torch_conv"), "first"),  # 256 of 1280 channels
+        (("dense.torch_conv", "bsr.c", "dense.onednn_nhwc"), "both"),
+    ],
+)
+def test_how_images_lie_is_told_by_most_of_them(kernels, lying):
+    assert lying_of(NETWORK, dict(zip("abc", kernels, strict=True))) == lying
+
+
+def test_the_rest_is_that_of_plans_under_which_images_lay_alike(fitted):
+    known = Rest(0.5, 0.25, {"first": 0.125})
+    planned = predict(NETWORK, fitted, Plan.uniform(NETWORK, "block", {"block": [4, 1]}, 0.9), rest=known)
+    assert planned.rest == Rest(0.5, 0.125), "all by torch and bsr.c: turning takes longer than they do"
+    assert known.where("both") == Rest(0.5, 0.25)
+    assert predict(NETWORK, fitted, Plan(NETWORK, {}), rest=known).rest == Rest(0.5, 0.5)

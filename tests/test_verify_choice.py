@@ -113,3 +113,26 @@ def test_one_kernel_needs_no_clock_and_none_is_refused():
     for ask in (lambda: choice("missing", "missing")(X), choice("missing").settled):
         with pytest.raises(Refused, match="no dense kernel can run"):
             ask()
+
+
+class Network:
+    """A network of one module, whose pass takes what its product takes and, with images left otherwise, some more."""
+
+    def __init__(self):
+        self.product = None
+
+    def __call__(self, x):
+        return self.product(x) + (1.0 if self.product.name == "blocked" else 0.0)
+
+
+def test_whole_passes_say_what_layers_do_to_what_follows():
+    judge, network = Judge(SimpleNamespace(clock=Clock())), Network()
+    both = [{network: PRODUCTS["blocked"]}, {network: PRODUCTS["plain"]}]
+    assert judge.faster_pass(network, both, [LAST]) == 0, "2 and 3 s"
+    assert judge.faster_pass(network, both, [X]) == 1, "2.1 and 1 s"
+
+
+def test_a_choice_among_kernels_that_leave_images_as_they_take_them():
+    names = ("dense.torch_conv", "dense.onednn_conv", "dense.onednn_nhwc")
+    assert choice(*names).among_plain.names == ["dense.torch_conv"]
+    assert choice(*names[1:]).among_plain is None

@@ -10,7 +10,8 @@ last already (`last`), and what bringing X and Y there and back takes (`turned`)
 Records know both: a dense kernel of a convolution has a layout change where it works with channels last.
 
 `Walk` goes through a network, layer after layer as its file lists them, and lets each take what is least where it
-stands, as `verify` does. What lies between layers - norms, activations, pools - keeps images as they are.
+stands, as `verify` does; so that what adds images up may count too, predict.py weighs that against leaving all images
+as [batch, c, h, w]. What lies between layers - norms, activations, pools - keeps images as they are.
 """
 
 from __future__ import annotations
@@ -82,13 +83,18 @@ def _share_of_x(case: Case) -> float:
 
 @dataclass(slots=True)
 class Walk:
-    """One way through a network; `last`: how the image lies that the next layer is handed."""
+    """One way through a network.
+
+    last   how the image lies that the next layer is handed
+    plain  whether all layers are to leave images as [batch, c, h, w]
+    """
 
     last: bool = False
+    plain: bool = False
 
     def dense(self, case: Case, plain: Prediction, images: AsImages | None) -> Prediction:
         """A dense layer, `plain` where images lie as [batch, c, h, w]: whichever is less here."""
-        if case.conv is None or images is None:
+        if case.conv is None or images is None or self.plain:
             return plain
         here = brought(plain, images.x_turned_s if self.last else 0.0)
         there = brought(images.last, 0.0 if self.last else images.x_turned_s)

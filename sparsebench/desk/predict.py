@@ -24,7 +24,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # pandas: the layers are shown, sorted and exported as a frame.
 import pandas as pd
@@ -32,14 +32,14 @@ import pandas as pd
 from sparsebench import units
 from sparsebench.case import Case, DType, Layout, Math
 from sparsebench.desk.fitted import FittedModels, Place
-from sparsebench.desk.images import Walk
+from sparsebench.desk.images import AsImages, Walk
 from sparsebench.desk.irf import irf
 from sparsebench.desk.model import Prediction
 from sparsebench.desk.observe import DENSE, kept_share
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 from sparsebench.plan import Plan, Planned
-from sparsebench.rest import Rest
+from sparsebench.rest import Rest, lying_of
 
 HARDLY_KNOWN = 10.0  # times its low end that an interval reaches, and more
 UNPLANNED, UNPRUNABLE, MISFIT = "not in the plan", "must stay dense (prunable: false)", "stays dense"
@@ -168,10 +168,12 @@ def predict(
     place = fitted.place(machine, cache, threads)
     layout = layout or measured_layout(fitted, place, dtype, math)
     planned = plan.cases(network, batch, dtype, math, layout)
-    both = Walk(), Walk()
-    layers = tuple(_layer(fitted, place, entry, *both) for entry in planned)
+    asked = [_asked(fitted, place, entry) for entry in planned]
+    layers = _walked(asked, Walk())
     if rest and not any(layer.sparse for layer in layers):
         rest = Rest(rest.dense, rest.dense)
+    elif rest:
+        layers, rest = _whole(network, asked, layers, rest)
     return NetworkPrediction(network.name, place, batch, layers, rest, layout)
 
 
@@ -186,21 +188,55 @@ def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math
     return "feature" if found == {"feature"} else "batch"
 
 
-def _layer(fitted: FittedModels, place: Place, planned: Planned, dense_walk: Walk, own_walk: Walk) -> LayerPrediction:
+class _Asked(NamedTuple):
+    """One layer and what models say of it, wherever it stands; `sparse` is None where it stays dense, for `reason`."""
+
+    planned: Planned
+    dense: Prediction
+    images: AsImages | None
+    sparse: Prediction | None
+    reason: str
+
+
+def _asked(fitted: FittedModels, place: Place, planned: Planned) -> _Asked:
     layer, dense_case, case, kernel = planned
     try:
-        plain, images = fitted.dense_time(dense_case, place), fitted.as_images(dense_case, place)
-        dense = dense_walk.dense(dense_case, plain, images)
+        dense, images = fitted.dense_time(dense_case, place), fitted.as_images(dense_case, place)
         if reason := _why_dense(layer, case):
-            stays = own_walk.dense(dense_case, plain, images)
-            why = "; ".join(filter(None, (reason, stays.why)))
-            return LayerPrediction(layer, case or dense_case, dense, None, None, why, stays)
+            return _Asked(planned, dense, images, None, reason)
         assert case is not None
-        sparse = own_walk.sparse(dense_case, fitted.sparse_time(case, place, kernel), images)
+        return _Asked(planned, dense, images, fitted.sparse_time(case, place, kernel), "")
     except ModelError as error:
         raise ModelError(f"layer {layer.name}: {error}") from None
+
+
+def _walked(asked: Sequence[_Asked], own_walk: Walk) -> tuple[LayerPrediction, ...]:
+    """Every layer where it stands, in the dense network and along `own_walk`."""
+    dense_walk = Walk()
+    return tuple(_layer(entry, dense_walk, own_walk) for entry in asked)
+
+
+def _layer(asked: _Asked, dense_walk: Walk, own_walk: Walk) -> LayerPrediction:
+    layer, dense_case, case, _ = asked.planned
+    dense = dense_walk.dense(dense_case, asked.dense, asked.images)
+    if asked.sparse is None or case is None:
+        stays = own_walk.dense(dense_case, asked.dense, asked.images)
+        why = "; ".join(filter(None, (asked.reason, stays.why)))
+        return LayerPrediction(layer, case or dense_case, dense, None, None, why, stays)
+    sparse = own_walk.sparse(dense_case, asked.sparse, asked.images)
     why = "; ".join(filter(None, dict.fromkeys((sparse.why, dense.why))))
     return LayerPrediction(layer, case, dense, sparse, irf(kept_share(case), dense.time_s, sparse.time_s), why)
+
+
+def _whole(
+    network: Network, asked: Sequence[_Asked], layers: tuple[LayerPrediction, ...], rest: Rest
+) -> tuple[tuple[LayerPrediction, ...], Rest]:
+    """Layers and rest of the planned network: each layer's least time, or all images as [batch, c, h, w], if less."""
+    ways = [(layers, rest.where(lying_of(network, {each.layer.name: each.chosen.kernel for each in layers})))]
+    if any(entry.images for entry in asked):
+        ways.append((_walked(asked, Walk(plain=True)), rest.where("first")))
+    dense_s = add_up((layer, layer.dense) for layer in layers).value
+    return min(ways, key=lambda way: add_up((x, x.chosen) for x in way[0]).value + way[1].planned * dense_s)
 
 
 def _why_dense(layer: Layer, case: Case | None) -> str | None:

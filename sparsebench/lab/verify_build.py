@@ -24,7 +24,7 @@ import torch
 
 from sparsebench.case import Case
 from sparsebench.errors import Refused
-from sparsebench.kernel import Kernel
+from sparsebench.kernel import Kernel, leaves_channels_last
 from sparsebench.lab.memory import give_back
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
 from sparsebench.lab.verify_choice import Choice, Judge
@@ -80,7 +80,7 @@ class Building:
                 choices[side][entry.name] = made[side][id(layer)], choice
         networks = {side: with_layers(model, made[side]) for side in made}
         for side, network in networks.items():
-            self._settle(side, network, choices[side], inputs)
+            self._settle(side, network, choices[side], inputs, judge)
         in_torch = self._of_torch(model, sum(w.nbytes for _, _, w, _ in pruned))
         found = {TORCH: in_torch, **{side: self._in_turn(side, network) for side, network in networks.items()}}
         self._hold(found.values())
@@ -131,14 +131,31 @@ class Building:
         return known if known and known.moved.kernel.name == kernel else self._product(w, draw, entry.dense, kernel)
 
     def _settle(
-        self, side: str, network: Any, choices: Mapping[str, tuple[Any, Choice]], inputs: Sequence[Any]
+        self, side: str, network: Any, choices: Mapping[str, tuple[Any, Choice]], inputs: Sequence[Any], judge: Judge
     ) -> None:
-        """Let a forward pass decide which dense kernels run the layers of `network`."""
+        """Let forward passes decide which dense kernels run the layers of `network`."""
+        found = self._chosen(network, choices, inputs)
+        plain = {name: (module, choice.among_plain) for name, (module, choice) in choices.items() if choice.case.conv}
+        turned = any(leaves_channels_last(found[name].moved.kernel.name) for name in plain)
+        if turned and all(choice for _, choice in plain.values()):
+            asked = {name: (module, choice) for name, (module, choice) in plain.items() if choice}
+            rival = {**found, **self._chosen(network, {**choices, **asked}, inputs)}
+            modules = {name: module for name, (module, _) in choices.items()}
+            both = [{modules[name]: product for name, product in each.items()} for each in (found, rival)]
+            found = (found, rival)[judge.faster_pass(network, both, inputs)]
+        for name, (module, _) in choices.items():
+            module.product = self.products[side][name] = found[name]
+        give_back()
+
+    def _chosen(
+        self, network: Any, choices: Mapping[str, tuple[Any, Choice]], inputs: Sequence[Any]
+    ) -> dict[str, Product]:
+        """What each layer chooses where it stands, in the order they run."""
+        for module, choice in choices.values():
+            module.product = choice
         if any(len(choice.names) > 1 for _, choice in choices.values()):
             network(*inputs)
-        for name, (module, choice) in choices.items():
-            module.product = self.products[side][name] = choice.settled()
-        give_back()
+        return {name: choice.settled() for name, (_, choice) in choices.items()}
 
 
 def with_layers(model: Any, layers: Mapping[int, Any]) -> Any:

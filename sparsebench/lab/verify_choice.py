@@ -6,6 +6,10 @@ torch. And on X brought back to [b, c, h, w], which takes a tenth of a milliseco
 instead of 16). So all kernels that can run a convolution, each with what it takes to bring X to its layout, are timed
 in the first forward pass of each network, in the order of its layers. A product of matrices finds X as it was timed,
 so there those that a run named are enough.
+
+What is least for each layer alone may leave images so that what follows is slow: two that lie differently are added up
+at a fraction of the speed, and no layer's time says so. So the whole network is held against one whose convolutions all
+leave [batch, c, h, w], pass by pass.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import numpy as np
 
 from sparsebench.case import Case
 from sparsebench.errors import MissingNeed, Refused
-from sparsebench.kernel import Launch
+from sparsebench.kernel import Launch, leaves_channels_last
 from sparsebench.lab.clock import Contestant, Rotation
 from sparsebench.lab.modules import Product
 from sparsebench.lab.sides import Side
@@ -44,7 +48,7 @@ class Judge:
         """The product, made by `make`, of the least median time on `x`; Refused where none can be made."""
         if len(names) == 1:
             return make(names[0])
-        about = case.identity, x.stride()
+        about = case.identity, x.stride(), tuple(names)
         if about in self._best:
             return make(self._best[about])
         rivals = dict(_makeable(names, make))
@@ -56,7 +60,13 @@ class Judge:
         self._best[about] = min(hopeful, key=lambda name: times_s[name])
         return rivals[self._best[about]]
 
-    def _medians(self, rivals: Mapping[str, Product], x: Any, rounds: int) -> dict[str, float]:
+    def faster_pass(self, network: Any, assignments: Sequence[Mapping[Any, Product]], inputs: Sequence[Any]) -> int:
+        """The number of the assignment, products by module of `network`, with which its forward passes take less."""
+        passes = {str(number): _Pass(network, products, inputs) for number, products in enumerate(assignments)}
+        times_s = self._medians(passes, inputs[0], COPIES)
+        return int(min(times_s, key=times_s.__getitem__))
+
+    def _medians(self, rivals: Mapping[str, Any], x: Any, rounds: int) -> dict[str, float]:
         """Median seconds of each in so many rounds, but for those in which code was cold."""
         contestants = []
         for name, product in rivals.items():
@@ -66,6 +76,32 @@ class Judge:
         seen = list(islice(self.side.clock.rounds(contestants, [CACHE]), rounds))
         warm = [times_s[CACHE] for number, times_s in enumerate(seen) if number % COPIES]
         return {name: float(np.median([times_s[name] for times_s in warm])) for name in rivals}
+
+
+@dataclass(slots=True, eq=False)
+class _Pass:
+    """A forward pass, with these products in these modules, as a rival; it takes their copies of W in turn."""
+
+    network: Any
+    products: Mapping[Any, Product]
+    inputs: Sequence[Any]
+
+    @property
+    def moved(self) -> _Pass:
+        return self
+
+    def hold(self, copies: int) -> None:
+        for product in self.products.values():
+            product.moved.hold(copies)
+
+    def next_copy(self) -> None:
+        for product in self.products.values():
+            product.moved.next_copy()
+
+    def __call__(self, x: Any) -> Any:
+        for module, product in self.products.items():
+            module.product = product
+        return self.network(*self.inputs)
 
 
 def _next(product: Product, x: Any) -> Any:
@@ -96,6 +132,12 @@ class Choice:
         if self.chosen is None:
             self.chosen = self.judge.fastest(self.case, self.names, self.make, x)
         return self.chosen(x)
+
+    @property
+    def among_plain(self) -> Choice | None:
+        """The same choice among kernels that leave images as [batch, c, h, w]; None where there are none."""
+        plain = [name for name in self.names if not leaves_channels_last(name)]
+        return Choice(self.case, plain, self.make, self.judge) if plain else None
 
     def settled(self) -> Product:
         """What was chosen; the first that can be made where no call came."""
