@@ -6,8 +6,9 @@
 # verification is one draw: TIMES (default 1) says how many each network should have, all 24 once before any again. What
 # is there is not made anew: where an earlier call stopped this one goes on, and with more TIMES it adds to it. After
 # MINUTES (default or 0: no limit) nothing new is started. TOGETHER (default 1) are under way at once and take turns on the
-# device (sparsebench/lab/turns.py), so that each sees more of its states; each holds 1 to 5 GiB. Says at the end which
-# failed, and exits 1 if any did; NETWORKS in the environment names some of the four. Runs in the Python of $PYTHON (default python3), in which sparsebench is installed.
+# device (sparsebench/lab/turns.py), so that each sees more of its states; each holds 1 to 5 GiB. NETWORKS in the
+# environment names some of the four. Says at the end which failed, and exits 1 if any did. Runs in the Python of $PYTHON
+# (default python3), in which sparsebench is installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}" results="${1:?where should the records go?}"

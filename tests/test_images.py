@@ -130,6 +130,20 @@ def test_the_sum_knows_how_images_lie():
     assert planned.layers_speedup.value == pytest.approx(dense_s / sum(entry.chosen.time_s for entry in planned.layers))
 
 
+def test_what_adds_images_up_may_count_for_more_than_layers():
+    """Each layer's least leaves images with channels last, unless the rest is so much less where none does."""
+    world = usual_world(noise=0.0, shape_noise=0.0)
+    records = world.sweep([(256, 512), (512, 512), (512, 256)], [64, 256], usual_arms([0.9])[:2])
+    known = fit([as_convolution(record, 2e-6) for record in records])
+    plan = Plan.uniform(NETWORK, "block", {"block": [4, 1]}, 0.9)
+    slow_together = predict(NETWORK, known, plan, rest=Rest(0.2, 0.4, {"both": 0.4, "first": 0.2}))
+    assert slow_together.layers[0].chosen.kernel == "dense.torch_conv"
+    assert BROUGHT not in " ".join(entry.why for entry in slow_together.layers)
+    assert slow_together.rest.planned == 0.2
+    alike = predict(NETWORK, known, plan, rest=Rest(0.2, 0.4, {"both": 0.2, "first": 0.2}))
+    assert alike.layers[0].chosen.kernel == "dense.onednn_nhwc"
+
+
 # The rest -------------------------------------------------------------------------------------------------------------
 
 
