@@ -155,8 +155,8 @@ def _die_with_parent() -> None:
 def _limit_memory(memory_bytes: int) -> None:
     """Let an endless allocation raise MemoryError here before the system starts killing its neighbours.
 
-    The limit is one of addresses, and memory that was given back (memory.py) keeps its own: a whole network held 5 GB and
-    had come to 13 GB of them. So twice `memory_bytes` of them are allowed; the parent watches what is really held.
+    The limit is one of addresses, and memory that was given back (memory.py) keeps its own: a whole network held 5 GB
+    and had come to 13 GB of them. So twice `memory_bytes` are allowed; the parent watches what is really held.
     """
     if sys.platform != "linux":
         return  # macOS does not enforce RLIMIT_AS; the parent's watch on resident memory is the net there
