@@ -38,7 +38,7 @@ from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
-STAY = 8  # launches write the same Y, before the next one: operands.py says why
+STAY = 32  # launches write the same Y, before the next one: operands.py says why
 GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
 
 
