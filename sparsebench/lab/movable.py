@@ -12,9 +12,9 @@ Copying both takes its time: 26 ms instead of 15 for a convolution of 64 channel
 A network's weights are met cold, so a product may hold several copies of W, each with a launch of its own, and take
 another in each pass (verify_sides.py).
 
-A moved launch must answer as the one that stays does, and to -X the opposite, or MovedWrong is raised before anything
-is timed: neither an X left where it was nor an answer left in memory that is used again can do that, nor anything that
-a call left in scratch, which layers share on a CPU.
+The moved launch of the first copy must answer as the one that stays does, and to -X the opposite, or MovedWrong is
+raised before anything is timed: neither an X left where it was nor an answer left in memory that is used again can do
+that, nor anything that a call left in scratch, which layers share on a CPU.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Movable:
     kernel: Kernel
     case: Case
     copies: list[Moved]
-    _bind: Callable[[Format], Moved] = field(repr=False)
+    _bind: Callable[[Format, Way | None], Moved] = field(repr=False)
     _packed: Format = field(repr=False)
     _turn: int = 0
 
@@ -119,7 +119,7 @@ class Movable:
         del self.copies[max(copies, 1) :]
         self._turn %= len(self.copies)
         while len(self.copies) < copies:
-            self.copies.append(self._bind(copy.deepcopy(self._packed)))
+            self.copies.append(self._bind(copy.deepcopy(self._packed), self.way))
 
     def next_copy(self) -> None:
         """Turn to the copy that has rested longest."""
@@ -129,24 +129,34 @@ class Movable:
 def movable(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain) -> Movable:
     """`kernel` on `case` (in its native layout), able to follow X and Y; MovedWrong if it then answers otherwise."""
 
-    def bind(packed: Format) -> Moved:
-        return moved(kernel, case, packed, toolchain)
+    def bind(packed: Format, known: Way | None = None) -> Moved:
+        return moved(kernel, case, packed, toolchain, known)
 
     return Movable(kernel, case, [bind(packed)], bind, packed)
 
 
-def moved(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain) -> Moved:
-    """A launch of `kernel` over `packed`, moved in the first way in which it answers as it does where it stays."""
+def moved(kernel: Kernel, case: Case, packed: Format, toolchain: MovingToolchain, known: Way | None = None) -> Moved:
+    """A launch of `kernel` over `packed`, moved in the first way in which it answers as it does where it stays.
+
+    known  the way that was found for another copy of the same W: it is taken, and the answer not looked at. Whoever
+           runs the copy checks it; a look would leave holes of the size of X and Y in memory, for each of 30 copies
+    """
     x = toolchain.place(case)
     start_s = time.perf_counter()
     launch = kernel.prepare(case, packed, x, toolchain)
     prepare_s = time.perf_counter() - start_s
+
+    def made(following: Following) -> Moved:
+        return Moved(following, case, prepare_s, toolchain.alignment_bytes, (x, launch))
+
+    if known is not None:
+        return made(next(following for following in toolchain.ways(case, launch, x) if following.way == known))
     first, values = as_tensor(launch.run()).clone(), as_tensor(x).clone()
     wrong = ""
     for following in toolchain.ways(case, launch, x):
-        made = Moved(following, case, prepare_s, toolchain.alignment_bytes, (x, launch))
-        if not (wrong := _other_answer(made, values, first)):
-            return made
+        found = made(following)
+        if not (wrong := _other_answer(found, values, first)):
+            return found
     raise MovedWrong(
         f"{kernel.name} on {case.describe()} answers otherwise when X and Y lie elsewhere ({wrong}); this is a bug of "
         f"sparsebench/lab/movable*.py or of the kernel"
