@@ -156,14 +156,15 @@ def _limit_memory(memory_bytes: int) -> None:
     """Let an endless allocation raise MemoryError here before the system starts killing its neighbours.
 
     The limit is one of addresses, and memory that was given back (memory.py) keeps its own: a whole network held 5 GB
-    and had come to 13 GB of them. So twice `memory_bytes` are allowed; the parent watches what is really held.
+    and had come to 13 GB of them. So half as many again are allowed; the parent watches what is really held, and kills
+    at twice `memory_bytes`.
     """
     if sys.platform != "linux":
         return  # macOS does not enforce RLIMIT_AS; the parent's watch on resident memory is the net there
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + 2 * memory_bytes
+    limit = pages * resource.getpagesize() + 3 * memory_bytes // 2
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
