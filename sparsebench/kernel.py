@@ -154,9 +154,10 @@ class Kernel:
     name     format.provider, which is also its path below kernels/
     format   the class W is stored in before `prepare` is called
     prepare  (case, packed, x, toolchain) -> Launch. `x` is in the layout of `case`, which the lab has set to this
-             kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d; its dtype is the
-             case's. On the CPU it is an array and `toolchain` a Toolchain; on a GPU it is a tensor there, and
-             `toolchain` a CudaToolchain. The packed matrix is numpy's in the case's dtype either way
+             kernel's native one: [k, n] for feature, [n, k] for batch, [batch, c, h, w] for conv2d, which for a kernel
+             of layout batch lies with channels last; its dtype is the case's. On the CPU it is an array and
+             `toolchain` a Toolchain; on a GPU it is a tensor there, and `toolchain` a CudaToolchain. The packed matrix
+             is numpy's in the case's dtype either way
     moved_bytes  (case, packed) -> bytes this kernel moves at least
     needs    modules and tools without which it cannot run here: "torch", "scipy", "cc", ...
     isa      {dtype: instruction sets (Machine.isa) that a CPU must all have for it}; none for others
