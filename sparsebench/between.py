@@ -57,6 +57,12 @@ class Estimate:
         """Its error squared, and more after few rounds, which do not tell their own error well either."""
         return self.error**2 * (1 + 2 / max((self.effective or self.rounds) - 3, 1))
 
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two that share no rounds; it rests on as many as the one that has fewer."""
+        fewer = min(self, other, key=lambda each: each.effective or each.rounds)
+        error = math.hypot(self.error, other.error)
+        return Estimate(self.value - other.value, error, fewer.rounds, fewer.effective)
+
 
 def estimate(logs: Sequence[float]) -> Estimate:
     """The median of the logs of one run's rounds; its error is infinite below six rounds.

@@ -71,7 +71,7 @@ def test_runs_are_pooled_though_their_baselines_were_named_anew(tmp_path):
     sparse = [compared.pair for compared in found.pairs if compared.pair.base.case.pattern != "dense"]
     assert {len(pair.base_runs) for pair in sparse} == {2}
     assert {pair.yardstick.names for pair in sparse} == {("dense.onednn",)}
-    apart = [*BASE, *(other_baseline(other_baseline(record), "dense.torch") for record in run())]
+    apart = [*BASE, *map(all_other, run())]
     found = told(tmp_path, apart, NEW)
     assert {len(compared.pair.base_runs) for compared in found.pairs if "csr" in compared.pair.base.kernel} == {2}
     assert {compared.pair.yardstick.kind for compared in found.pairs if "csr" in compared.pair.base.kernel} == {
@@ -108,19 +108,27 @@ def test_a_baseline_that_stands_alone_is_compared_with_the_fastest_other_dense_k
     assert words(found, "dense.onednn") == {"SAME"}
 
 
-def alone(record: Record) -> Record:
-    """The same record, with dense.onednn as its only baseline."""
-    samples = {
-        c: {n: t for n, t in s.items() if n in (record.kernel, "dense.onednn")} for c, s in record.samples.items()
-    }
-    return replace(record, baselines={"dense.onednn": record.baselines["dense.onednn"]}, samples=samples)
+def alone(record: Record, name: str = "dense.onednn") -> Record:
+    """The same record, with `name` as its only baseline."""
+    samples = {c: {n: t for n, t in s.items() if n in (record.kernel, name)} for c, s in record.samples.items()}
+    return replace(record, baselines={name: record.baselines[name]}, samples=samples)
 
 
 # --- baselines that changed -------------------------------------------------------------------------------------------
 
 
 def other_baseline(record: Record, name: str = "dense.onednn") -> Record:
-    return replace(record, baselines={**record.baselines, name: "other sha"}, key=f"other {name} {record.key}")
+    """The same record, dense kernel `name` being of other sources."""
+    sha = "other sha" if record.kernel == name else record.source_sha
+    baselines = {of: "other sha" if of == name else sha for of, sha in record.baselines.items()}
+    return replace(record, baselines=baselines, source_sha=sha, key=f"other {name} {record.key}")
+
+
+def all_other(record: Record) -> Record:
+    """The same record, every dense kernel being of other sources."""
+    for name in ("dense.onednn", "dense.torch", "dense.numpy"):
+        record = other_baseline(record, name)
+    return record
 
 
 def test_one_changed_baseline_is_told_and_the_other_takes_its_place(tmp_path):
@@ -132,12 +140,31 @@ def test_one_changed_baseline_is_told_and_the_other_takes_its_place(tmp_path):
     named = "dense.onednn + dense.torch"
     assert (
         f"BASELINE CHANGED on 256x512 n=1 dense: BASE has {named} and NEW has {named}; dense.onednn has other sources; "
-        f"compared with dense.torch (5 pairs)" in lines
+        f"compared with dense.torch (6 pairs)" in lines
     )
 
 
+def test_sides_that_named_different_baselines_meet_in_a_dense_kernel_that_both_screened(tmp_path):
+    """Two dense kernels within a hair of each other, each named once: the screening leads from one to the other."""
+    base = [alone(record, "dense.onednn") for record in run(drift=0.1)]
+    new = [alone(record, "dense.torch") for record in run({"csr.c": 1.5}, drift=0.4)]
+    found = told(tmp_path, base, new)
+    assert {compared.pair.yardstick.kind for compared in found.pairs} == {"ratio"}
+    assert {compared.pair.yardstick.screened for compared in found.pairs} == {True}
+    assert words(found, "csr.c") == {"SLOW"}
+    assert words(found, "bsr.c") | words(found, "condensed.c") | words(found, "dense") <= {"UNSURE", "SAME"}
+    for compared in found.pairs:
+        expected = 1.5 if compared.pair.base.kernel == "csr.c" else 1.0
+        assert compared.ratio == pytest.approx(expected, rel=0.03)
+        assert compared.pair.base.kernel not in compared.pair.yardstick.names
+    text = " ".join(say.changed_baselines(found))
+    assert "BASE has dense.onednn and NEW has dense.torch; compared with dense." in text
+    assert "which both screened beside their own" in text
+    assert "plain seconds" not in text
+
+
 def test_without_an_unchanged_baseline_plain_seconds_are_all_there_is_and_the_doubt_says_so(tmp_path):
-    new = [other_baseline(other_baseline(record), "dense.torch") for record in run({"csr.c": 1.1}, drift=0.2)]
+    new = [all_other(record) for record in run({"csr.c": 1.1}, drift=0.2)]
     found = told(tmp_path, run(drift=0.2), new)
     sparse = [compared for compared in found.pairs if compared.pair.base.case.pattern != "dense"]
     assert {compared.pair.yardstick.kind for compared in sparse} == {"seconds"}

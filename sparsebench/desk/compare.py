@@ -1,11 +1,11 @@
 """Is anything slower than it was? Two sets of records, pair by pair: SLOW, UNSURE, SAME or FAST.
 
-Pairs have the same case, kernel, protocol, machine and cache state (desk/compare_runs.py says what is measured against
-what, between.py how it is judged). How far two runs of the same code differ on this machine is taken from the records
-themselves: wherever the same code was run more than once, on either side or on both, successive runs are a control.
-Controls come in three sorts, since the part between runs does: ratios while the yardstick ran alike in both runs,
-ratios while the machine was in another state, and plain seconds. A kernel with enough controls of its own is judged by
-those.
+Pairs have the same case, kernel, protocol, machine and cache state (desk/compare_pairs.py says what is measured
+against what, between.py how it is judged). How far two runs of the same code differ on this machine is taken from the
+records themselves: wherever the same code was run more than once, on either side or on both, successive runs are a
+control. Controls come in three sorts, since the part between runs does: ratios while the yardstick ran alike in both
+runs, ratios while the machine was in another state, and plain seconds. A kernel with enough controls of its own is
+judged by those.
 """
 
 from __future__ import annotations
@@ -22,17 +22,8 @@ import numpy as np
 
 from sparsebench import units
 from sparsebench.between import MARGIN, WORDS, Between, Difference, Judged, between, difference, estimate, judge
-from sparsebench.desk.compare_runs import (
-    About,
-    Pair,
-    Runs,
-    Sides,
-    Yardstick,
-    between_runs,
-    code_of,
-    read_side,
-    runs_of,
-)
+from sparsebench.desk.compare_pairs import Pair, Sides, Yardstick, between_runs
+from sparsebench.desk.compare_runs import About, Runs, code_of, read_side, runs_of
 from sparsebench.errors import BadInput
 from sparsebench.record import BROKEN, Record
 
@@ -143,10 +134,10 @@ def compare(base: Path, new: Path, *, across: bool = False) -> Comparison:
 
 
 def sort_of(yardstick: Yardstick, moved: float | None) -> Sort:
-    """Which sort of control a pair is like; across machines there is no same state."""
+    """Which sort of control a pair is like; across machines there is no same state, nor between rounds of two sorts."""
     if yardstick.kind == "seconds":
         return "seconds"
-    return "alike" if moved is not None and abs(moved) <= ALIKE else "unlike"
+    return "alike" if moved is not None and abs(moved) <= ALIKE and not yardstick.screened else "unlike"
 
 
 def apart_of(records: Iterable[Record]) -> Apart:

@@ -12,7 +12,8 @@ import numpy as np
 from sparsebench import units
 from sparsebench.between import ALPHA, Between, Difference, Estimate, needed
 from sparsebench.desk.compare import ALIKE, Compared, Comparison, spread
-from sparsebench.desk.compare_runs import Pair, code_of
+from sparsebench.desk.compare_pairs import Pair
+from sparsebench.desk.compare_runs import code_of
 from sparsebench.desk.compare_verdict import verdict_lines
 from sparsebench.listing import Table
 from sparsebench.record import Record
@@ -46,7 +47,7 @@ def _against(pair: Pair) -> str:
     ran = (
         f" ({units.change(math.exp(pair.moved))} itself)" if pair.moved is not None and abs(pair.moved) > ALIKE else ""
     )
-    return (", ".join(pair.yardstick.names) or "plain seconds") + ran
+    return (", ".join(pair.yardstick.names) or "plain seconds") + " by screening" * pair.yardstick.screened + ran
 
 
 def changed_baselines(comparison: Comparison) -> list[str]:
@@ -62,6 +63,7 @@ def _changed(pair: Pair) -> str | None:
     sides = " and ".join(f"{side} has {_names(names)}" for side, names in (("BASE", base), ("NEW", new)))
     other = [_other_code(pair, name) for name in base if name in new and base[name] != new[name]]
     by = f"compared with {', '.join(pair.yardstick.names)}" if pair.yardstick.names else "compared in plain seconds"
+    by += ", which both screened beside their own" * pair.yardstick.screened
     return "; ".join([f"BASELINE CHANGED on {pair.base.case.problem.describe()}: {sides}", *other, by])
 
 
