@@ -9,7 +9,7 @@ import torch
 
 from sparsebench.case import Case, Conv
 from sparsebench.errors import MissingNeed, Refused
-from sparsebench.lab.verify_choice import COPIES, SCREEN_ROUNDS, Choice, Judge
+from sparsebench.lab.verify_choice import COPIES, PASS_ROUNDS, SCREEN_ROUNDS, Choice, Judge
 
 CASE = Case(m=8, k=8, n=16, op="conv2d", conv=Conv(8, 4, 4, 1, 1))
 X = torch.zeros(1, 8, 4, 4)
@@ -130,9 +130,19 @@ def test_whole_passes_say_what_layers_do_to_what_follows():
     both = [{network: PRODUCTS["blocked"]}, {network: PRODUCTS["plain"]}]
     assert judge.faster_pass(network, both, [LAST]) == 0, "2 and 3 s"
     assert judge.faster_pass(network, both, [X]) == 1, "2.1 and 1 s"
+    assert judge.faster_pass(network, both[:1], [X]) == 0, "there is one way"
+
+
+def test_passes_that_are_near_and_short_are_looked_at_longer():
+    judge, network = Judge(SimpleNamespace(clock=Clock())), Network()
+    fast, near, far = (Product("plain", time_s, time_s) for time_s in (0.100, 0.101, 0.2))
+    assert judge.faster_pass(network, [{network: each} for each in (far, near, fast)], [X]) == 2
+    assert judge.side.clock.timed == {"0": COPIES, "1": COPIES + PASS_ROUNDS, "2": COPIES + PASS_ROUNDS}
 
 
 def test_a_choice_among_kernels_that_leave_images_as_they_take_them():
     names = ("dense.torch_conv", "dense.onednn_conv", "dense.onednn_nhwc")
-    assert choice(*names).among_plain.names == ["dense.torch_conv"]
-    assert choice(*names[1:]).among_plain is None
+    assert choice(*names).among(last=False).names == ["dense.torch_conv"]
+    assert choice(*names).among(last=True).names == [*names[1:]]
+    assert choice(*names[1:]).among(last=False) is None
+    assert choice(*names[:1]).among(last=True) is None

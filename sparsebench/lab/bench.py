@@ -132,7 +132,9 @@ class Bench:
         contestants = [entry.contestant for entry in (own, *beside)]
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         against = asked.baselines or [asked.kernel]
-        timing = Interleaved(self.side.clock, contestants, self.protocol, against, asked.goes)
+        timing = Interleaved(
+            self.side.clock, contestants, self.protocol, against, asked.goes, self.side.settling_rounds
+        )
         return _Trial(reference, own, beside, timing, self.side.clocks())
 
     def _finished(self, trial: _Trial, timed: Timing) -> dict[str, Any]:
@@ -156,7 +158,7 @@ class Bench:
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         before = self.side.clocks()
         with self.watch.part("clock"):
-            timing = time_interleaved(self.side.clock, contestants, self.protocol, against)
+            timing = time_interleaved(self.side.clock, contestants, self.protocol, against, self.side.settling_rounds)
         return self._told(timing, before)
 
     def _told(self, timing: Timing, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +254,8 @@ class Bench:
                     launches[-1].run()
         held_bytes = copies * weight_bytes + outputs * y_bytes + 2 * x.nbytes  # scratch may be as large as X
         turning = Turning(x, native)
-        contestant = Contestant(kernel.name, Rotation(launches, weight_bytes), x, turning.turn)
+        rotation = Rotation(launches, weight_bytes, STAY if outputs > 1 else 0)
+        contestant = Contestant(kernel.name, rotation, x, turning.turn)
         with watch.part("check"):
             layout_s = side.layout_change_s(reference.case, native)
         return Ready(

@@ -13,6 +13,11 @@ all of them alike, and being second in line costs each of them equally often.
 A timing may be taken in several goes with other work between them. A shared machine has moods of a second or so, in
 which one kernel loses more than another: ratios of 0.15 s agree with those of the next 0.15 s, not with those of two
 seconds later (3 to 9 % standard deviation, two-core virtual machine). A timing in one go knows one mood very precisely.
+
+A go begins with rounds that do not count. What ran since the last one has pushed Y, X and code out of the caches, and
+they come home over several calls: csr.c on 1152x96, n = 1280, 86 % sparse, took 1994 1751 885 741 732 us in one go and
+1928 1731 944 772 624 611 in the next (one Emerald Rapids core), and amid other layers of a network what it takes at
+last. Counted, they made a median of how many rounds fitted into a go.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 from typing import Protocol as Interface
 
@@ -38,16 +44,22 @@ FIRST_LOOK, LOOK_AGAIN = 12, 1.25  # rounds before the first look at the ratio, 
 DIGITS = 10  # of a second that a sample keeps: 0.1 ns, a tenth of what clocks tell; the rest made records twice as long
 
 LEAST_GOES = 4  # of a timing in several: whatever one mood of the machine says, others are asked too
+LEAST_STAY = 12  # launches that a go should find left to the Y in turn
 
 Order = Callable[[int], Sequence[int]]
+Rounds = Iterator[Mapping[str, Mapping[str, float]]]  # {cache: {name: seconds}}
 
 
 @dataclass(slots=True, eq=False)
 class Rotation:
-    """Launches over copies of one packed W, `weight_bytes` each, taken in turn: the longest rested next."""
+    """Launches over copies of one packed W, `weight_bytes` each, taken in turn: the longest rested next.
+
+    stay  how many launches in a row write the same Y; 0 where all do
+    """
 
     launches: Sequence[Launch]
     weight_bytes: int
+    stay: int = 0
     prepared: dict[Any, Any] = field(default_factory=dict)  # what a clock made of the launches, such as CUDA graphs
     last: Launch | None = None  # that was taken
     _next: int = 0
@@ -62,6 +74,12 @@ class Rotation:
         """The launch of hot calls, always the same."""
         self.last = self.launches[0]
         return self.last
+
+    def settle_on_y(self) -> None:
+        """Go on to the next Y where the one in turn has few launches left: a new one is slow at first."""
+        if 0 < self.stay < len(self.launches):
+            end = min((self._next // self.stay + 1) * self.stay, len(self.launches))
+            self._next = self._next if end - self._next >= LEAST_STAY else end % len(self.launches)
 
     @property
     def outputs(self) -> list[Any]:
@@ -150,9 +168,7 @@ class CpuClock:
             self._flood = np.zeros(2 * self.cache_bytes // 8)
         self._flood += 1.0
 
-    def rounds(
-        self, contestants: Sequence[Contestant], caches: Sequence[str]
-    ) -> Iterator[Mapping[str, Mapping[str, float]]]:
+    def rounds(self, contestants: Sequence[Contestant], caches: Sequence[str]) -> Rounds:
         """Rounds without end: {cache: {name: seconds}}, every contestant once, in an order drawn for each round."""
         draw = self.order or self.rng.permutation
         self._shared = self.share()
@@ -179,9 +195,7 @@ class CpuClock:
 class Clock(Interface):
     """What takes samples: CpuClock here, CudaClock on a GPU."""
 
-    def rounds(
-        self, contestants: Sequence[Contestant], caches: Sequence[str]
-    ) -> Iterator[Mapping[str, Mapping[str, float]]]:
+    def rounds(self, contestants: Sequence[Contestant], caches: Sequence[str]) -> Rounds:
         """Rounds without end: {cache: {name: seconds}}."""
         ...
 
@@ -212,7 +226,8 @@ class Interleaved:
     """A timing of `contestants`, taken in one go or several, each a part of the budget.
 
     It is over when each one's ratio to the fastest of `against` is known to `protocol.precision`, seen in four goes at
-    least; or at the budget, though never before six rounds, since fewer give no interval.
+    least; or at the budget, though never before six rounds, since fewer give no interval. A go begins with at most
+    `settling` rounds that nobody counts, in no more time than those that count have.
     """
 
     clock: Clock
@@ -220,10 +235,12 @@ class Interleaved:
     protocol: Protocol
     against: Sequence[str]
     goes: int = 1
+    settling: int = 0
     _samples: dict[str, dict[str, list[float]]] = field(init=False)
     _rounds: int = 0
     _taken: int = 0  # goes
-    _spent_s: float = 0.0
+    _spent_s: float = 0.0  # on rounds that count
+    _took_s: float = 0.0  # with those that do not
     _look: int = FIRST_LOOK  # at how many rounds the ratio is looked at
     _lost_s: dict[str, float] = field(default_factory=dict)
 
@@ -234,9 +251,17 @@ class Interleaved:
         """Take rounds; what all goes saw once they are enough, None before."""
         start_s = time.perf_counter()
         with _no_collection():
-            known = self._known_after_rounds(start_s)
-        took_s = time.perf_counter() - start_s
-        self._spent_s, self._taken = self._spent_s + took_s, self._taken + 1
+            rounds = self.clock.rounds(self.contestants, self.protocol.cache)
+            self._settle(rounds, start_s)
+            counted_s = time.perf_counter()
+            known = self._known_after_rounds(rounds, counted_s)
+        end_s = time.perf_counter()
+        took_s = end_s - start_s
+        self._spent_s, self._took_s, self._taken = (
+            self._spent_s + end_s - counted_s,
+            self._took_s + took_s,
+            self._taken + 1,
+        )
         for name, share in self.clock.lost().items():
             self._lost_s[name] = self._lost_s.get(name, 0.0) + share * took_s
         if known and self._taken >= min(self.goes, LEAST_GOES):
@@ -245,11 +270,25 @@ class Interleaved:
             return self._timing("budget")
         return None
 
-    def _known_after_rounds(self, start_s: float) -> bool:
+    @property
+    def _part_s(self) -> float:
+        """Seconds of a go."""
+        return self.protocol.budget_s / self.goes
+
+    def _settle(self, rounds: Rounds, start_s: float) -> None:
+        """Take the rounds that do not count."""
+        if self.settling:
+            for each in self.contestants:
+                each.rotation.settle_on_y()
+            for _ in islice(rounds, self.settling):
+                if time.perf_counter() >= start_s + self._part_s:
+                    break
+
+    def _known_after_rounds(self, rounds: Rounds, start_s: float) -> bool:
         """Take the rounds of a go; whether the ratio is known, after six rounds of it at least."""
-        part_s, fewest = self.protocol.budget_s / self.goes, LEAST_ROUNDS if self.goes == 1 else 1
+        part_s, fewest = self._part_s, LEAST_ROUNDS if self.goes == 1 else 1
         self._look = max(self._look, self._rounds + LEAST_ROUNDS)
-        for seen in self.clock.rounds(self.contestants, self.protocol.cache):
+        for seen in rounds:
             self._rounds += 1
             for cache, times_s in seen.items():
                 for name, time_s in times_s.items():
@@ -263,16 +302,16 @@ class Interleaved:
         raise AssertionError("rounds() never ends")
 
     def _timing(self, stop: Literal["precision", "budget"]) -> Timing:
-        shares = {name: lost_s / self._spent_s for name, lost_s in self._lost_s.items()}
+        shares = {name: lost_s / self._took_s for name, lost_s in self._lost_s.items()}
         lost = (f"{name}:{share:.0%}" for name, share in shares.items() if share > FOREIGN_SHARE)
         return Timing(self._samples, stop, (*_flags(self._samples), *lost, *self.clock.doubts()))
 
 
 def time_interleaved(
-    clock: Clock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str]
+    clock: Clock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str], settling: int = 0
 ) -> Timing:
     """A timing in one go."""
-    timing = Interleaved(clock, contestants, protocol, against).go()
+    timing = Interleaved(clock, contestants, protocol, against, settling=settling).go()
     assert timing is not None
     return timing
 

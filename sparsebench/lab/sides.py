@@ -38,6 +38,7 @@ class Side(Protocol):
     arithmetic: Arithmetic
     keeps_packed: bool  # whether packed matrices are kept for later trials; peak_memory_bytes then leaves them out
     sets_up_at_first_call: bool  # whether the first call over a copy of W does more than the next; no sample may be it
+    settling_rounds: int  # at the start of a go, which do not count
 
     @property
     def clock(self) -> Clock:
@@ -97,6 +98,7 @@ class CpuSide:
     keeps_packed: bool = False
     # All libraries' first calls over a copy took 0.98 to 1.05 of their second, cold (measured, Cascade Lake).
     sets_up_at_first_call: bool = False
+    settling_rounds: int = 6  # clock.py says why: a Y of 3 MB is at home after as many calls
 
     def __post_init__(self) -> None:
         self.clock = CpuClock(self.cache_bytes, mark=self.mark)

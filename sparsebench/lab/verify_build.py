@@ -134,15 +134,19 @@ class Building:
         self, side: str, network: Any, choices: Mapping[str, tuple[Any, Choice]], inputs: Sequence[Any], judge: Judge
     ) -> None:
         """Let forward passes decide which dense kernels run the layers of `network`."""
-        found = self._chosen(network, choices, inputs)
-        plain = {name: (module, choice.among_plain) for name, (module, choice) in choices.items() if choice.case.conv}
-        turned = any(leaves_channels_last(found[name].moved.kernel.name) for name in plain)
-        if turned and all(choice for _, choice in plain.values()):
-            asked = {name: (module, choice) for name, (module, choice) in plain.items() if choice}
-            rival = {**found, **self._chosen(network, {**choices, **asked}, inputs)}
-            modules = {name: module for name, (module, _) in choices.items()}
-            both = [{modules[name]: product for name, product in each.items()} for each in (found, rival)]
-            found = (found, rival)[judge.faster_pass(network, both, inputs)]
+        ways = [self._chosen(network, choices, inputs)]
+        for last in (False, True):
+            fewer = {
+                name: (module, choice.among(last=last))
+                for name, (module, choice) in choices.items()
+                if choice.case.conv
+            }
+            asked = {name: (module, choice) for name, (module, choice) in fewer.items() if choice}
+            if fewer and len(asked) == len(fewer) and any(_lies_last(each) != last for each in _only(ways[0], fewer)):
+                ways.append(self._chosen(network, {**choices, **asked}, inputs))
+        modules = {name: module for name, (module, _) in choices.items()}
+        passes = [{modules[name]: product for name, product in way.items()} for way in ways]
+        found = ways[judge.faster_pass(network, passes, inputs)]
         for name, (module, _) in choices.items():
             module.product = self.products[side][name] = found[name]
         give_back()
@@ -156,6 +160,15 @@ class Building:
         if any(len(choice.names) > 1 for _, choice in choices.values()):
             network(*inputs)
         return {name: choice.settled() for name, (_, choice) in choices.items()}
+
+
+def _only(products: Mapping[str, Product], names: Iterable[str]) -> list[Product]:
+    return [products[name] for name in names]
+
+
+def _lies_last(product: Product) -> bool:
+    """Whether it leaves images with channels last."""
+    return leaves_channels_last(product.moved.kernel.name)
 
 
 def with_layers(model: Any, layers: Mapping[int, Any]) -> Any:
