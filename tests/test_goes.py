@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_devices import Bout, Device, small, stored
-from test_clock import Machine
+from test_clock import CACHE_BYTES, Machine
 
 from sparsebench.case import Case
-from sparsebench.kernel import all_kernels
+from sparsebench.kernel import Launch, all_kernels
 from sparsebench.lab.bench import STAY, Bench
-from sparsebench.lab.clock import FIRST_LOOK, LEAST_GOES, Interleaved
+from sparsebench.lab.clock import FIRST_LOOK, LEAST_GOES, LEAST_STAY, Contestant, Interleaved, Rotation
 from sparsebench.lab.pth import load
 from sparsebench.lab.session import ADMITTED, GOES, UNDER_WAY, work
 from sparsebench.lab.sides import CpuSide
@@ -77,8 +77,8 @@ def test_goes_of_one_trial_have_those_of_others_between_them(tmp_path):
 
 
 def test_only_so_many_trials_are_under_way(tmp_path):
-    device = Slow(goes=50)
-    run(tmp_path, device, n=range(1, 21))
+    device = Slow(goes=12)
+    run(tmp_path, device, n=range(1, 13))
     assert device.most == UNDER_WAY["cpu"]
 
 
@@ -224,6 +224,54 @@ def test_long_calls_have_a_round_a_go_and_six_in_all():
     number, found = goes_of(interleaved(Machine(), 8, budget_s=1e-9, precision=1e-9))
     assert number == LEAST_ROUNDS
     assert len(found.samples["weights_cold"]["csr.x"]) == LEAST_ROUNDS
+
+
+def test_the_first_rounds_of_a_go_do_not_count():
+    """A pretend machine whose caches are cold at the start of a go: calls take 3, 2 and then 1 ms."""
+    machine = Machine()
+    since = [0]
+
+    def run() -> None:
+        machine.time_s += 1e-3 * max(3 - since[0], 1)
+        since[0] += 1
+
+    contestant = Contestant("csr.x", Rotation([Launch(run)], CACHE_BYTES * 2), np.zeros(4))
+    seen = {}
+    for settling in (0, 2):
+        timing = Interleaved(machine.clock(), [contestant], Protocol(budget_s=60), ["csr.x"], 8, settling)
+        calls, found = 0, None
+        while found is None:
+            since[0] = 0
+            found = timing.go()
+            calls += since[0]
+        times_s = found.samples["weights_cold"]["csr.x"]
+        assert calls == len(times_s) + settling * LEAST_GOES
+        seen[settling] = max(times_s)
+    assert seen == {0: pytest.approx(3e-3), 2: pytest.approx(1e-3)}
+
+
+def test_rounds_that_do_not_count_take_no_more_time_than_those_that_do():
+    """Long calls: one such round a go, however many were wanted."""
+    calls = []
+    contestant = Contestant("csr.x", Rotation([Launch(lambda: calls.append(1))], CACHE_BYTES * 2), np.zeros(4))
+    timing = Interleaved(Machine().clock(), [contestant], Protocol(budget_s=1e-9), ["csr.x"], 8, 6)
+    number, found = goes_of(timing)
+    assert len(found.samples["weights_cold"]["csr.x"]) == number == LEAST_ROUNDS
+    assert len(calls) == 2 * LEAST_ROUNDS
+
+
+def test_a_go_does_not_begin_at_the_end_of_a_y():
+    ys = [np.zeros(1) for _ in range(3)]
+    launches = [Launch(lambda: None, y=ys[number // 32]) for number in range(70)]
+    rotation = Rotation(launches, 1, 32)
+    for taken, first in ((0, 0), (32 - LEAST_STAY, 20), (33 - LEAST_STAY, 32), (40, 40), (63, 0), (64, 0), (69, 0)):
+        rotation._next = taken
+        rotation.settle_on_y()
+        assert rotation._next == first, taken
+    alone = Rotation(launches[:20], 1, 32)
+    alone._next = 19
+    alone.settle_on_y()
+    assert alone._next == 19, "there is no other Y"
 
 
 # --- the bench --------------------------------------------------------------------------------------------------------

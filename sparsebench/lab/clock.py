@@ -77,9 +77,12 @@ class Rotation:
 
     def settle_on_y(self) -> None:
         """Go on to the next Y where the one in turn has few launches left: a new one is slow at first."""
-        if 0 < self.stay < len(self.launches):
+        if not 0 < self.stay < len(self.launches):
+            return
+        for _ in range(2):  # the last Y may have few in all
             end = min((self._next // self.stay + 1) * self.stay, len(self.launches))
-            self._next = self._next if end - self._next >= LEAST_STAY else end % len(self.launches)
+            if end - self._next < LEAST_STAY:
+                self._next = end % len(self.launches)
 
     @property
     def outputs(self) -> list[Any]:
