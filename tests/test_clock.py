@@ -10,7 +10,8 @@ import pytest
 
 from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags, name_baselines
-from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed, time_interleaved
+from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed
+from sparsebench.lab.interleaved import time_interleaved
 from sparsebench.lab.probes import CoreShare
 from sparsebench.paired import effective_rounds, median_interval, paired_ratio, rounds_interval
 from sparsebench.record import Protocol

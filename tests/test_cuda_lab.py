@@ -17,11 +17,12 @@ from sparsebench.errors import SparsebenchError
 from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags
 from sparsebench.lab.check import NUMPY
-from sparsebench.lab.clock import Contestant, Rotation, time_interleaved
+from sparsebench.lab.clock import Contestant, Rotation
 from sparsebench.lab.cuda_build import as_argument, poisoned, tensor_of
 from sparsebench.lab.cuda_clock import CudaClock, NotCapturable
 from sparsebench.lab.cuda_source import translation_unit
 from sparsebench.lab.device_check import TorchArithmetic
+from sparsebench.lab.interleaved import time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.probes import releaser
 from sparsebench.lab.reference import Reference

@@ -9,7 +9,7 @@ import pytest
 from test_store import record
 
 from sparsebench import Case
-from sparsebench.lab.estimate import OVERHEAD_S, Costs
+from sparsebench.lab.estimate import BESIDE, OVERHEAD_S, Costs
 from sparsebench.record import Protocol
 from sparsebench.suite import Trial
 
@@ -36,7 +36,7 @@ def test_another_trial_of_a_kernel_takes_its_usual_time_under_the_same_budget():
     costs = Costs.of([at(0, n=1), at(3, n=2), at(4, n=3), at(6, n=4)])
     assert costs.seconds([Trial(case(9), "csr.c")], PROTOCOL) == 2
     other = Protocol(budget_s=7.0)
-    assert costs.seconds([Trial(case(9), "csr.c")], other) == pytest.approx(7 + OVERHEAD_S, abs=0.01)
+    assert costs.seconds([Trial(case(9), "csr.c")], other) == pytest.approx(7 * BESIDE["cpu"] + OVERHEAD_S, abs=0.01)
 
 
 def test_records_written_together_share_what_lies_before_them():
@@ -47,10 +47,14 @@ def test_records_written_together_share_what_lies_before_them():
 
 def test_a_night_between_two_runs_is_no_trial():
     costs = Costs.of([at(0, n=1), at(40_000, n=2)])
-    assert costs.seconds([Trial(case(2), "csr.c")], PROTOCOL) == pytest.approx(0.5 + OVERHEAD_S, abs=0.01)
+    assert costs.seconds([Trial(case(2), "csr.c")], PROTOCOL) == pytest.approx(
+        0.5 * BESIDE["cpu"] + OVERHEAD_S, abs=0.01
+    )
 
 
 def test_without_records_each_spends_its_budget_in_every_cache_state():
     both = Protocol(budget_s=0.5, cache=("hot", "weights_cold"))
-    assert Costs.of([]).seconds([Trial(case(1), "csr.c")], both) == pytest.approx(1 + OVERHEAD_S, abs=0.01)
+    assert Costs.of([]).seconds([Trial(case(1), "csr.c")], both) == pytest.approx(
+        1 * BESIDE["cpu"] + OVERHEAD_S, abs=0.01
+    )
     assert Costs().seconds([], both) == 0

@@ -15,7 +15,8 @@ from test_clock import CACHE_BYTES, Machine
 from sparsebench.case import Case
 from sparsebench.kernel import Launch, all_kernels
 from sparsebench.lab.bench import STAY, Bench
-from sparsebench.lab.clock import FIRST_LOOK, LEAST_GOES, LEAST_STAY, Contestant, Interleaved, Rotation
+from sparsebench.lab.clock import LEAST_STAY, Contestant, Rotation
+from sparsebench.lab.interleaved import FIRST_LOOK, LEAST_GOES, Interleaved
 from sparsebench.lab.pth import load
 from sparsebench.lab.session import ADMITTED, GOES, UNDER_WAY, work
 from sparsebench.lab.sides import CpuSide

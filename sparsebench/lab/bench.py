@@ -23,7 +23,8 @@ import psutil
 from sparsebench.case import NUMPY_DTYPES, Case, FileData
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
-from sparsebench.lab.clock import Contestant, Interleaved, Rotation, Timing, copies_needed, time_interleaved
+from sparsebench.lab.clock import Contestant, Rotation, copies_needed
+from sparsebench.lab.interleaved import Interleaved, Timing, time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.memory import give_back
 from sparsebench.lab.operands import run_filled, spoil

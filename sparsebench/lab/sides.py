@@ -98,7 +98,7 @@ class CpuSide:
     keeps_packed: bool = False
     # All libraries' first calls over a copy took 0.98 to 1.05 of their second, cold (measured, Cascade Lake).
     sets_up_at_first_call: bool = False
-    settling_rounds: int = 6  # clock.py says why: a Y of 3 MB is at home after as many calls
+    settling_rounds: int = 6  # interleaved.py says why: a Y of 3 MB is at home after as many calls
 
     def __post_init__(self) -> None:
         self.clock = CpuClock(self.cache_bytes, mark=self.mark)

@@ -41,7 +41,7 @@ import torch
 
 from sparsebench.kernel import Kernel
 from sparsebench.lab.check import Verdict
-from sparsebench.lab.clock import FIRST_LOOK, LOOK_AGAIN
+from sparsebench.lab.interleaved import FIRST_LOOK, LOOK_AGAIN
 from sparsebench.lab.memory import give_back
 from sparsebench.lab.ready import refuse
 from sparsebench.lab.turns import Turns

@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sparsebench.lab.clock import FOREIGN_SHARE, CpuClock, copies_needed
+from sparsebench.lab.clock import CpuClock, copies_needed
+from sparsebench.lab.interleaved import FOREIGN_SHARE
 from sparsebench.lab.modules import CpuLap, Lap, Product
 from sparsebench.lab.movable import MovingToolchain
 from sparsebench.lab.movable_cpu import NetworkToolchain

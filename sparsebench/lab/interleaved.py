@@ -1,0 +1,171 @@
+"""A timing: rounds in which each contestant is sampled once, in one go or several, until their ratio is known.
+
+A timing may be taken in several goes with other work between them. A shared machine has moods of a second or so, in
+which one kernel loses more than another: ratios of 0.15 s agree with those of the next 0.15 s, not with those of two
+seconds later (3 to 9 % standard deviation, two-core virtual machine). A timing in one go knows one mood very precisely.
+
+A go begins with rounds that do not count. What ran since the last one has pushed Y, X and code out of the caches, and
+they come home over several calls: csr.c on 1152x96, n = 1280, 86 % sparse, took 1994 1751 885 741 732 us in one go and
+1928 1731 944 772 624 611 in the next (one Emerald Rapids core), and amid other layers of a network what it takes at
+last. Counted, they made a median of how many rounds fitted into a go.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from sparsebench.lab.clock import Clock, Contestant, Rounds
+from sparsebench.paired import LEAST_ROUNDS, paired_ratio
+from sparsebench.record import Protocol
+
+FIRST_LOOK, LOOK_AGAIN = 12, 1.25  # rounds before the first look at the ratio, and the growth between looks
+DIGITS = 10  # of a second that a sample keeps: 0.1 ns, a tenth of what clocks tell; the rest made records twice as long
+LEAST_GOES = 4  # of a timing in several: whatever one mood of the machine says, others are asked too
+QUANTUM_S = 8e-3  # what a descheduled thread loses at a time on Linux (measured: facts in docs/measuring.md)
+WIDE_IQR = 0.25
+FOREIGN_SHARE = 0.05  # of the wall time of a timing, without its core
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the clock saw: {cache: {name: [seconds of each round]}} and why it stopped."""
+
+    samples: Mapping[str, Mapping[str, list[float]]]
+    stop: Literal["precision", "budget"]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Interleaved:
+    """A timing of `contestants`, taken in one go or several, each a part of the budget.
+
+    It is over when each one's ratio to the fastest of `against` is known to `protocol.precision`, seen in four goes at
+    least; or at the budget, though never before six rounds, since fewer give no interval. A go begins with at most
+    `settling` rounds that nobody counts, in no more time than those that count have.
+    """
+
+    clock: Clock
+    contestants: Sequence[Contestant]
+    protocol: Protocol
+    against: Sequence[str]
+    goes: int = 1
+    settling: int = 0
+    _samples: dict[str, dict[str, list[float]]] = field(init=False)
+    _rounds: int = 0
+    _taken: int = 0  # goes
+    _spent_s: float = 0.0  # on rounds that count
+    _took_s: float = 0.0  # with those that do not
+    _look: int = FIRST_LOOK  # at how many rounds the ratio is looked at
+    _lost_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._samples = {cache: {each.name: [] for each in self.contestants} for cache in self.protocol.cache}
+
+    def go(self) -> Timing | None:
+        """Take rounds; what all goes saw once they are enough, None before."""
+        start_s = time.perf_counter()
+        with _no_collection():
+            rounds = self.clock.rounds(self.contestants, self.protocol.cache)
+            self._settle(rounds, start_s)
+            counted_s = time.perf_counter()
+            known = self._known_after_rounds(rounds, counted_s)
+        end_s = time.perf_counter()
+        took_s = end_s - start_s
+        self._spent_s, self._took_s, self._taken = (
+            self._spent_s + end_s - counted_s,
+            self._took_s + took_s,
+            self._taken + 1,
+        )
+        for name, share in self.clock.lost().items():
+            self._lost_s[name] = self._lost_s.get(name, 0.0) + share * took_s
+        if known and self._taken >= min(self.goes, LEAST_GOES):
+            return self._timing("precision")
+        if self._rounds >= LEAST_ROUNDS and self._spent_s >= self.protocol.budget_s:
+            return self._timing("budget")
+        return None
+
+    @property
+    def _part_s(self) -> float:
+        """Seconds of a go."""
+        return self.protocol.budget_s / self.goes
+
+    def _settle(self, rounds: Rounds, start_s: float) -> None:
+        """Take the rounds that do not count."""
+        if self.settling:
+            for each in self.contestants:
+                each.rotation.settle_on_y()
+            for _ in islice(rounds, self.settling):
+                if time.perf_counter() >= start_s + self._part_s:
+                    break
+
+    def _known_after_rounds(self, rounds: Rounds, start_s: float) -> bool:
+        """Take the rounds of a go; whether the ratio is known, after six rounds of it at least."""
+        part_s, fewest = self._part_s, LEAST_ROUNDS if self.goes == 1 else 1
+        self._look = max(self._look, self._rounds + LEAST_ROUNDS)
+        for seen in rounds:
+            self._rounds += 1
+            for cache, times_s in seen.items():
+                for name, time_s in times_s.items():
+                    self._samples[cache][name].append(round(time_s, DIGITS))
+            if self._rounds >= self._look:
+                self._look = int(self._rounds * LOOK_AGAIN) + 1
+                if all(_known(times_s, self.against, self.protocol.precision) for times_s in self._samples.values()):
+                    return True
+            if self._rounds >= fewest and time.perf_counter() >= start_s + part_s:
+                return False
+        raise AssertionError("rounds() never ends")
+
+    def _timing(self, stop: Literal["precision", "budget"]) -> Timing:
+        shares = {name: lost_s / self._took_s for name, lost_s in self._lost_s.items()}
+        lost = (f"{name}:{share:.0%}" for name, share in shares.items() if share > FOREIGN_SHARE)
+        return Timing(self._samples, stop, (*_flags(self._samples), *lost, *self.clock.doubts()))
+
+
+def time_interleaved(
+    clock: Clock, contestants: Sequence[Contestant], protocol: Protocol, against: Sequence[str], settling: int = 0
+) -> Timing:
+    """A timing in one go."""
+    timing = Interleaved(clock, contestants, protocol, against, settling=settling).go()
+    assert timing is not None
+    return timing
+
+
+def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision: float) -> bool:
+    """Whether every contestant's ratio to the fastest of `against` is known to `precision`."""
+    best = min(against, key=lambda name: np.median(times_s[name]))
+    return all(
+        paired_ratio(times_s[best], own).half_width <= precision for name, own in times_s.items() if name != best
+    )
+
+
+def _flags(samples: Mapping[str, Mapping[str, list[float]]]) -> tuple[str, ...]:
+    """Doubts about these samples that a reader should hear of, as `doubt:kernel` or `doubt:kernel:cache`."""
+    found = []
+    for cache, by_name in samples.items():
+        for name, times_s in by_name.items():
+            low, middle, high = np.percentile(times_s, [25, 50, 75])
+            if (high - low) > WIDE_IQR * middle:
+                found.append(f"wide_spread:{name}:{cache}")
+            if middle < QUANTUM_S / 2 and np.mean(np.asarray(times_s) > middle + QUANTUM_S * 0.9) > 0.05:
+                found.append(f"descheduled:{name}:{cache}")
+    return tuple(found)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector out of the samples."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
