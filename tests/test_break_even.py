@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsebench.desk.break_even import Span, last_span, nearest_span, winning
-from sparsebench.desk.predict import Interval
+from sparsebench.desk.layers import Interval
 
 
 def speedups(values, wide=1.0):

@@ -9,8 +9,9 @@ from replay import MACHINE, usual_arms, usual_world, write_results
 
 from sparsebench.commands import load_models
 from sparsebench.desk.fit import fit
+from sparsebench.desk.layers import Interval, LayerPrediction, add_up
 from sparsebench.desk.model import Prediction
-from sparsebench.desk.predict import Interval, LayerPrediction, _ratio, add_up, predict
+from sparsebench.desk.predict import _ratio, predict
 from sparsebench.desk.verdict import verdict_on
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network

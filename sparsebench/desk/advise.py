@@ -16,7 +16,8 @@ from sparsebench.desk.advise_arms import USUAL, Arm
 from sparsebench.desk.advise_ask import Answer, Asker
 from sparsebench.desk.break_even import Span, Winning, last_span, nearest_span, winning
 from sparsebench.desk.fitted import FittedModels
-from sparsebench.desk.predict import Interval, measured_layout
+from sparsebench.desk.layers import Interval
+from sparsebench.desk.predict import measured_layout
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 

@@ -19,9 +19,10 @@ from sparsebench.desk.advise_arms import Arm, known_arms
 from sparsebench.desk.fitted import FittedModels, Place
 from sparsebench.desk.images import AsImages, Walk
 from sparsebench.desk.irf import irf
+from sparsebench.desk.layers import UNPRUNABLE, Interval, LayerPrediction
 from sparsebench.desk.model import Prediction, to_choose
 from sparsebench.desk.observe import DENSE, kept_share
-from sparsebench.desk.predict import UNPRUNABLE, Interval, LayerPrediction, NetworkPrediction
+from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.errors import ModelError
 from sparsebench.network import Layer, Network
 

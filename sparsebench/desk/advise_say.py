@@ -11,7 +11,7 @@ from sparsebench import units
 from sparsebench.desk.advise import CAVEAT, Advice, BreakEven, Row
 from sparsebench.desk.advise_ask import Answer
 from sparsebench.desk.break_even import Span
-from sparsebench.desk.predict import Interval
+from sparsebench.desk.layers import Interval
 from sparsebench.desk.verdict import Verdict
 from sparsebench.listing import Table, plain
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsebench.desk.predict import Interval
+from sparsebench.desk.layers import Interval
 
 _BEYOND = 50.0  # in log terms: an unknown bound, so far off that a crossing next to it falls on the known neighbour
 

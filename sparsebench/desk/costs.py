@@ -16,8 +16,9 @@ from functools import lru_cache
 
 from sparsebench import units
 from sparsebench.case import ITEM_BYTES, NUMPY_DTYPES, Case, canonical
+from sparsebench.desk.layers import LayerPrediction
 from sparsebench.desk.observe import is_dense_kernel
-from sparsebench.desk.predict import LayerPrediction, NetworkPrediction
+from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.formats import FORMATS
 from sparsebench.kernel import load_kernels
 from sparsebench.paired import median

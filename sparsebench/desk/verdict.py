@@ -12,7 +12,8 @@ from sparsebench import units
 from sparsebench.desk.arms import arms, break_evens, problem_text, settings
 from sparsebench.desk.doubts import Doubt, doubts, skipped_needs
 from sparsebench.desk.frame import frame, rows_of, timed_sparse
-from sparsebench.desk.predict import MISFIT, NetworkPrediction
+from sparsebench.desk.layers import MISFIT
+from sparsebench.desk.predict import NetworkPrediction
 from sparsebench.record import Record
 
 SETTLE = 50  # a doubt of this weight is settled before anything is built on the verdict
