@@ -11,7 +11,7 @@ three networks that compute the same, each as a whole and, after a space, by lay
 A layer's time is that of its kernel and its layout change. All else is the rest: norms, activations, products of two
 activations, biases, and the calls of Python between them. Plans change none of its operations, but how activations lie:
 behind a sparse convolution as [b, c, h, w], behind a library's often as [b, h, w, c], which norms and pools read faster
-or slower (VGG19, batch 16, one Cascade Lake core: 20 ms dense, 41 in 4x1 blocks; the one pool of ResNet-50, batch 1, one
+or slower (VGG19, batch 16, one Cascade Lake core: 20 ms dense, 41 in 4x1 blocks; the one pool of ResNet-50, batch 1, an
 Emerald Rapids core: 0.6 ms with channels last, 8 without), and two that lie differently are added up more slowly than
 either kind. So a dense and a pruned network have a rest each, and what other plans left, those first whose images lay
 alike, stands for a new one.
