@@ -247,16 +247,21 @@ def layers_table(answer: NetworkPrediction) -> Table:
 
 
 def predict_patterns(
-    network: Network, models: FittedModels, machine: str, patterns: Sequence[str], sparsity: float
+    network: Network, models: FittedModels, machine: str, patterns: Sequence[str], sparsity: float, results: Path
 ) -> dict[str, NetworkPrediction]:
-    """`network` under each pattern that has a model; without a compiler some have none, and the report says why."""
-    from sparsebench.desk.predict import predict
+    """`network` under each pattern that has a model, with its rest where a verification in `results` knows it.
 
+    Without a compiler some patterns have no model, and the report says why.
+    """
+    from sparsebench.desk.predict import predict
+    from sparsebench.rest import measured_rest, verifications
+
+    rest = measured_rest(verifications(results, machine), network, 1, machine)
     found = {}
     for text in patterns:
         plan = Plan.uniform(network, *parse_pattern(text), sparsity)
         try:
-            found[text] = predict(network, models, plan, machine=machine)
+            found[text] = predict(network, models, plan, machine=machine, rest=rest)
         except ModelError:
             continue
     return found

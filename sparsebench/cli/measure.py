@@ -31,7 +31,7 @@ def quick(results: Results = HERE, out: Out = REPORT, json: Json = False) -> Non
     models = shared.load_models(results, machine, None)
     voice.say(shared.errors_table(models))
     network = Network.load(resolve_network("vit-b16"))
-    predictions = shared.predict_patterns(network, models, machine, QUICK_PATTERNS, QUICK_SPARSITY)
+    predictions = shared.predict_patterns(network, models, machine, QUICK_PATTERNS, QUICK_SPARSITY, results)
     for pattern, prediction in predictions.items():
         voice.say(f"{pattern} at {units.percent(QUICK_SPARSITY)}: {verdict_on(prediction).answer}")
     path = write_report(results, out, machine)
