@@ -261,6 +261,11 @@ def leaves_channels_last(kernel: str) -> bool:
     return kernel in importlib.import_module("sparsebench.kernels._ways").LEAVE_CHANNELS_LAST
 
 
+def is_torchs(kernel: str) -> bool:
+    """Whether the kernel of this name is a dense one of torch's own, such as a network runs that nobody touched."""
+    return kernel.startswith("dense.torch")
+
+
 def load_plugin(path: Path) -> tuple[Kernel, ...]:
     """The kernels of a Python file outside the package; BadInput when it is missing, broken or lists none."""
     if not path.is_file():

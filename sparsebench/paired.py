@@ -22,6 +22,7 @@ from sparsebench import units
 
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 6  # below six rounds no order-statistic interval reaches 95 %
+QUIET, USUAL = 1.15, 0.1  # times the usual seconds, which are the quantile of them that nothing slowed
 CUT = 0.2  # of the values at either end, which a trimmed mean passes over
 LEAST_SERIES, MOST_BLOCKS = 12, 1024  # of values whose autocorrelation is looked at
 
@@ -110,6 +111,27 @@ def _long_run_variance(series: np.ndarray) -> float:
 def median(values: Sequence[float]) -> float:
     """The median of at least one value: numpy's, which takes ten times as long on as few values as a trial has."""
     return _middle(sorted(values))
+
+
+def usual(times_s: Sequence[float] | np.ndarray) -> float:
+    """Seconds that rounds take where nothing slows them: the tenth percentile of at least one."""
+    return float(np.quantile(times_s, USUAL))
+
+
+def quiet(times_s: np.ndarray, usual_s: float, least: int = LEAST_ROUNDS) -> np.ndarray:
+    """Which of these rounds, [rounds] of bool, took at most QUIET times `usual_s`; or the `least` fastest.
+
+    >>> quiet(np.array([1.0, 1.1, 1.6, 1.0, 1.7, 1.1, 1.0, 1.1]), 1.0).tolist()
+    [True, True, False, True, False, True, True, True]
+    >>> quiet(np.array([1.4, 1.3]), 1.0).tolist()
+    [True, True]
+    """
+    found = times_s <= QUIET * usual_s
+    if found.sum() >= min(least, len(times_s)):
+        return found
+    fastest = np.zeros(len(times_s), bool)
+    fastest[np.argsort(times_s, kind="stable")[:least]] = True
+    return fastest
 
 
 def trimmed_mean(values: Sequence[float] | np.ndarray) -> float:

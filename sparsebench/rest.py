@@ -16,11 +16,15 @@ Emerald Rapids core: 0.6 ms with channels last, 8 without), and two that lie dif
 either kind. So a dense and a pruned network have a rest each, and what other plans left, those first whose images lay
 alike, stands for a new one.
 
-The rest is kept as a share: of what the dense layers took in the same rounds. Seconds would not do: a machine is in
+The rest is kept as a share: of what the dense layers took in the same record. Seconds would not do: a machine is in
 another state some minutes later (18 to 25 ms for one network within six), and the rest with it.
 
 Such a state lasts as long as a verification, whose rounds therefore say little of the next one: each is one draw. All
 that ask the same of the same code are taken together, means over verifications of trimmed means over rounds.
+
+Of these only the quiet ones count, in which the pass took at most 1.15 times its tenth percentile: what else runs on
+the core slows dense and sparse passes differently, and pairs of passes as little as pairs of layers (desk/quiet.py).
+Each of the three has its own, since a round of three passes outlasts such a state.
 """
 
 from __future__ import annotations
@@ -36,11 +40,12 @@ import numpy as np
 from sparsebench.case import Case, Source, digest
 from sparsebench.kernel import leaves_channels_last
 from sparsebench.network import Network
-from sparsebench.paired import median, trimmed_mean
+from sparsebench.paired import median, quiet, trimmed_mean, usual
 from sparsebench.record import Record
 from sparsebench.store import read_lines
 
 PLANNED, DENSE, TORCH = "network.planned", "network.dense", "network.torch"
+LEAST_PASSES = 3  # quiet ones, or as many of the fastest
 CACHE = "weights_cold"  # each forward pass meets its weights cold, and nothing else (lab/verify_sides.py)
 
 
@@ -118,15 +123,14 @@ def times_of(record: Record, side: str) -> NetworkTimes | None:
     whole_s, layers_s = _rounds_of(record, side)
     if not len(whole_s):
         return None
+    rests_s = [whole - sum(layers) for whole, *layers in zip(whole_s, *layers_s.values(), strict=True)]
     return NetworkTimes(
-        steady(whole_s),
-        {name: steady(times_s) for name, times_s in layers_s.items()},
-        trimmed_mean(_rest_rounds_s(whole_s, layers_s)),
+        steady(whole_s), {name: steady(times_s) for name, times_s in layers_s.items()}, trimmed_mean(rests_s)
     )
 
 
-def steady(rounds: Sequence[float]) -> float:
-    """What rounds of so many seconds, or of such ratios, come to: the trimmed mean of their logarithms."""
+def steady(rounds: Sequence[float] | np.ndarray) -> float:
+    """What rounds of so many seconds come to: the trimmed mean of their logarithms."""
     return float(np.exp(trimmed_mean(np.log(rounds).tolist())))
 
 
@@ -144,16 +148,19 @@ def together(runs: Sequence[NetworkTimes]) -> NetworkTimes:
     )
 
 
-def _rounds_of(record: Record, side: str) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
-    """Seconds of each round: of the whole network `side`, and of its layers by name."""
+def _rounds_of(record: Record, side: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Seconds of each quiet round: of the whole network `side`, and of its layers by name."""
     samples = record.samples.get(record.protocol.cache[0], {})
-    start = series(side, "")
-    layers_s = {name.removeprefix(start): times_s for name, times_s in samples.items() if name.startswith(start)}
-    return samples.get(side, ()), layers_s
-
-
-def _rest_rounds_s(whole_s: Sequence[float], layers_s: Mapping[str, Sequence[float]]) -> list[float]:
-    return [whole - sum(layers) for whole, *layers in zip(whole_s, *layers_s.values(), strict=True)]
+    start, whole_s = series(side, ""), np.asarray(samples.get(side, ()), float)
+    if not len(whole_s):
+        return whole_s, {}
+    count = quiet(whole_s, usual(whole_s), LEAST_PASSES)
+    layers_s = {
+        name.removeprefix(start): np.asarray(times_s, float)[count]
+        for name, times_s in samples.items()
+        if name.startswith(start)
+    }
+    return whole_s[count], layers_s
 
 
 Lying = Literal["first", "last", "both"]  # whether convolutions leave images with channels first or last
@@ -192,13 +199,11 @@ class Rest:
 
 
 def rest_share(record: Record, side: str) -> float | None:
-    """The rest of network `side` as a share of the dense layers in the same rounds; None where one was not timed."""
-    whole_s, layers_s = _rounds_of(record, side)
-    _, dense_s = _rounds_of(record, DENSE)
-    if not len(whole_s) or not dense_s:
+    """The rest of network `side` as a share of the dense layers in the same record; None where one was not timed."""
+    own, dense = times_of(record, side), times_of(record, DENSE)
+    if own is None or dense is None or not dense.layers_s:
         return None
-    rests_s = _rest_rounds_s(whole_s, layers_s)
-    return trimmed_mean([rest_s / sum(layers) for rest_s, *layers in zip(rests_s, *dense_s.values(), strict=True)])
+    return own.rest_s / sum(dense.layers_s.values())
 
 
 def measured_rest(

@@ -23,6 +23,7 @@ from sparsebench.desk.observe import (
     sparse_observations,
 )
 from sparsebench.desk.points import NOTHING, Beside
+from sparsebench.desk.quiet import Quiet
 from sparsebench.desk.sparse import SparseModel
 from sparsebench.record import Record
 from sparsebench.rest import is_rest
@@ -49,18 +50,19 @@ def fit(
     newest, twice = [record for record, _ in found], any(earlier for _, earlier in found)
     every = [*newest, *(record for _, earlier in found for record in earlier)]
     known, first = hardware or {}, {id(record) for record in first_runs(found)}
-    seen = list(dense_observations(every))
+    quiet = Quiet.of(every)
+    seen = list(dense_observations(every, quiet))
     dense, usual = _dense([one for _, one in seen], known)
     first_dense, first_usual = dense, usual
     if twice:
         first_dense, first_usual = _dense([one for record, one in seen if id(record) in first], known)
     sparse = {}
-    for setting, group in _by_setting(sparse_observations(found, usual, first_usual)).items():
+    for setting, group in _by_setting(sparse_observations(found, usual, first_usual, quiet)).items():
         again = any(seen.twice for seen in group)
         before = _beside(group, first_dense) if again else None
         at = known.get(setting.machine, Hardware())
         sparse[setting] = SparseModel.fit(group, _beside(group, dense), before, at, law)
-    images = Images.fit(every, known)
+    images = Images.fit(every, quiet, known)
     return FittedModels(law, sparse, dense, images, len(newest), _left_out(newest), known)
 
 

@@ -25,6 +25,7 @@ from sparsebench.desk.dense import DenseModel
 from sparsebench.desk.hardware import Hardware
 from sparsebench.desk.model import Prediction
 from sparsebench.desk.observe import DENSE, Observation, Setting, image_observations
+from sparsebench.desk.quiet import Quiet
 from sparsebench.kernel import leaves_channels_last
 from sparsebench.record import Record
 
@@ -47,10 +48,10 @@ class Images:
     turned: DenseModel
 
     @classmethod
-    def fit(cls, records: Iterable[Record], known: Mapping[str, Hardware]) -> dict[Setting, Self]:
+    def fit(cls, records: Iterable[Record], quiet: Quiet, known: Mapping[str, Hardware]) -> dict[Setting, Self]:
         """By setting, where any dense kernel was timed so."""
         groups: dict[Setting, tuple[list[Observation], list[Observation]]] = {}
-        for native, turned in image_observations(records):
+        for native, turned in image_observations(records, quiet):
             pair = groups.setdefault(native.setting.with_kernel(DENSE), ([], []))
             pair[0].append(native)
             pair[1].append(turned)

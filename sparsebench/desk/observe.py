@@ -1,4 +1,7 @@
-"""Records read as observations: which kernel took how long, in which setting, on how much useful work."""
+"""Records read as observations: which kernel took how long, in which setting, on how much useful work.
+
+Seconds are those of quiet rounds (desk/quiet.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case, canonical
+from sparsebench.desk.quiet import ALL, Quiet
 from sparsebench.errors import ModelError
 from sparsebench.paired import median_interval, trimmed_mean
 from sparsebench.patterns import Rbgp4, pattern_from
@@ -131,7 +135,9 @@ def is_dense_kernel(kernel: str) -> bool:
     return kernel.split(".")[0] == DENSE
 
 
-def sparse_observations(runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Iterator[Observation]:
+def sparse_observations(
+    runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s: DenseTimes, quiet: Quiet = ALL
+) -> Iterator[Observation]:
     """Every timed sparse kernel in every cache state; a matrix without nonzeros has no time per flop: passed over.
 
     `runs` are records with the earlier runs of the same trial, the newest first. Seconds are those of a usual moment:
@@ -146,8 +152,8 @@ def sparse_observations(runs: Iterable[Runs], dense_s: DenseTimes, first_dense_s
     for record, earlier in runs:
         if record.outcome == "ok" and record.nnz and not is_dense_kernel(record.kernel):
             for cache in record.samples:
-                if newer := _timed(record, cache):
-                    older = [found for one in earlier if (found := _timed(one, cache))]
+                if newer := _timed(record, cache, quiet):
+                    older = [found for one in earlier if (found := _timed(one, cache, quiet))]
                     yield _observed(newer, older, dense_s, first_dense_s)
 
 
@@ -160,6 +166,7 @@ class _Timed:
 
     record: Record
     cache: str
+    quiet: Quiet
     plain_s: float
     baseline: str
     speedup: float
@@ -179,20 +186,21 @@ class _Timed:
         """The 95 % interval around them."""
         usual_s, ratio = self.usual(dense_s), self.record.speedup(self.cache, total=True)
         if usual_s is None or ratio is None:
-            return _interval(self.record, self.record.kernel, self.cache)
+            return _interval(self.record, self.record.kernel, self.cache, self.quiet)
         time_s = usual_s / self.speedup
         return time_s * ratio.median / ratio.high, time_s * ratio.median / ratio.low
 
 
-def _timed(record: Record, cache: str) -> _Timed | None:
+def _timed(record: Record, cache: str, quiet: Quiet) -> _Timed | None:
     """What `record` holds of its own kernel in `cache`, if it has times of it."""
-    own_s = _rounds(record, record.kernel, cache)
-    if not len(own_s):
+    if not len(record.times_s(cache)):
         return None
-    rivals = {name: rounds_s for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
+    count = quiet.rounds(record, cache)
+    own_s = _rounds(record, record.kernel, cache)[count]
+    rivals = {name: rounds_s[count] for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
     best = min(rivals, key=lambda name: _time_s(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
     speedup = math.exp(trimmed_mean(np.log(rivals[best] / own_s))) if best else 1.0
-    return _Timed(record, cache, _time_s(own_s), best, speedup)
+    return _Timed(record, cache, quiet, _time_s(own_s), best, speedup)
 
 
 def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
@@ -236,7 +244,7 @@ def dense_times(observations: Iterable[Observation]) -> DenseTimes:
     return {about: float(np.median(times_s)) for about, times_s in groups.items()}
 
 
-def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Observation]]:
+def dense_observations(records: Iterable[Record], quiet: Quiet = ALL) -> Iterator[tuple[Record, Observation]]:
     """Every timed dense kernel with its record: its own, or that of a sparse kernel whose baseline it was."""
     cases: dict[tuple[Any, ...], Case] = {}
     for record, kernel, cache in _dense_sides(records):
@@ -244,13 +252,13 @@ def dense_observations(records: Iterable[Record]) -> Iterator[tuple[Record, Obse
         if about not in cases:
             cases[about] = record.case.problem
         case = cases[about]
-        time_s = _time_s(_rounds(record, kernel, cache))
+        time_s = _time_s(_rounds(record, kernel, cache)[quiet.rounds(record, cache)])
         setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
-        interval = partial(_interval, record, kernel, cache)
+        interval = partial(_interval, record, kernel, cache, quiet)
         yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, time_s, interval)
 
 
-def image_observations(records: Iterable[Record]) -> Iterator[tuple[Observation, Observation]]:
+def image_observations(records: Iterable[Record], quiet: Quiet) -> Iterator[tuple[Observation, Observation]]:
     """(Native, layout change) times of every dense kernel that works on images with channels last.
 
     Only such a one has a layout change on a convolution: desk/images.py.
@@ -261,7 +269,7 @@ def image_observations(records: Iterable[Record]) -> Iterator[tuple[Observation,
             continue
         case = record.case.problem
         setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
-        rounds_s = np.asarray(record.times_s(cache, kernel), float)
+        rounds_s = np.asarray(record.times_s(cache, kernel), float)[quiet.rounds(record, cache)]
         native_s, interval = _time_s(rounds_s), median_interval(rounds_s.tolist())[1:]
         yield (
             _seen_once(setting, case, native_s, interval),
@@ -300,9 +308,9 @@ def _time_s(rounds_s: np.ndarray) -> float:
     return math.exp(trimmed_mean(np.log(rounds_s)))
 
 
-def _interval(record: Record, kernel: str, cache: str) -> tuple[float, float]:
+def _interval(record: Record, kernel: str, cache: str, quiet: Quiet) -> tuple[float, float]:
     """The 95 % interval around the seconds of a kernel."""
-    rounds_s = _rounds(record, kernel, cache)
+    rounds_s = _rounds(record, kernel, cache)[quiet.rounds(record, cache)]
     middle_s, low_s, high_s = median_interval(rounds_s.tolist())
     moved = _time_s(rounds_s) / middle_s
     return low_s * moved, high_s * moved

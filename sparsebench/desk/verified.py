@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sparsebench import units
 from sparsebench.case import Case
 from sparsebench.desk.predict import NetworkPrediction
@@ -29,7 +27,6 @@ from sparsebench.rest import (
     Rest,
     geometric_mean,
     rest_share,
-    steady,
     times_of,
     together,
 )
@@ -95,12 +92,12 @@ class Measured:
         return DENSE if self.dense.whole_s <= self.torch_s else TORCH
 
     def over(self, baseline: str) -> Speedup:
-        """How many times faster the planned network is than `baseline`, paired by round."""
+        """How many times faster the planned network is than `baseline`, in quiet rounds of either."""
         return Speedup(tuple(_over(record, baseline) for record in self.records))
 
     @property
     def own(self) -> Ratio:
-        """The newest verification's own speedup over the baseline, paired by round, and its interval."""
+        """The newest verification's own speedup over the baseline, all rounds paired, and its interval."""
         return paired_ratio(self.record.times_s(kernel=self.baseline), self.record.times_s(kernel=PLANNED))
 
     @property
@@ -207,8 +204,8 @@ def _times(record: Record, side: str) -> NetworkTimes:
 
 
 def _over(record: Record, baseline: str) -> float:
-    """How many times faster the planned network was: the trimmed mean of the rounds' logarithms."""
-    return steady(np.divide(record.times_s(kernel=baseline), record.times_s(kernel=PLANNED)).tolist())
+    """How many times faster the planned network was, each in its quiet rounds."""
+    return _times(record, baseline).whole_s / _times(record, PLANNED).whole_s
 
 
 def _json(off: Off | None) -> dict[str, float] | None:
@@ -254,7 +251,7 @@ def _told(measured: Measured) -> str:
     """The speedup: of one verification with its interval; of several together, and then the newest alone."""
     speedup, own, baseline = measured.speedup, measured.own, measured.baseline
     if len(speedup.each) == 1:
-        return f"{own} as fast as {baseline}"
+        return f"{own} as fast as {baseline}, {speedup.value:.2f}x in quiet rounds"
     return f"{speedup.value:.2f}x as fast as {baseline} {speedup.told}; in this run {own}"
 
 

@@ -13,7 +13,7 @@ import psutil
 
 from sparsebench.case import Case, digest
 from sparsebench.errors import BadInput
-from sparsebench.kernel import Kernel
+from sparsebench.kernel import Kernel, is_torchs
 from sparsebench.lab.executor import missing_needs, setup_for
 from sparsebench.lab.ledger import now
 from sparsebench.lab.process import WorkerProcess
@@ -113,7 +113,7 @@ class Verification:
             for name, kernel in self.kernels.items()
             if kernel.format.name == "dense" and not kernel.lossy and not self._why_not(name, entry.dense, missing)
         ]
-        return [name for name in able if name in named] or able
+        return [name for name in able if name in named or (named and is_torchs(name))] or able
 
     def _why_not(self, name: str, case: Case, missing: Mapping[str, str]) -> str | None:
         kernel = self.kernels[name]

@@ -24,7 +24,7 @@ import torch
 
 from sparsebench.case import Case
 from sparsebench.errors import Refused
-from sparsebench.kernel import Kernel, leaves_channels_last
+from sparsebench.kernel import Kernel, is_torchs, leaves_channels_last
 from sparsebench.lab.memory import give_back
 from sparsebench.lab.modules import Product, matrix_of, product_of, replacing
 from sparsebench.lab.verify_choice import Choice, Judge
@@ -135,14 +135,15 @@ class Building:
     ) -> None:
         """Let forward passes decide which dense kernels run the layers of `network`."""
         ways = [self._chosen(network, choices, inputs)]
-        for last in (False, True):
+        for may, convolutions in ((_leaves_first, True), (leaves_channels_last, True), (is_torchs, False)):
             fewer = {
-                name: (module, choice.among(last=last))
+                name: (module, choice.among(may))
                 for name, (module, choice) in choices.items()
-                if choice.case.conv
+                if choice.case.conv or not convolutions
             }
             asked = {name: (module, choice) for name, (module, choice) in fewer.items() if choice}
-            if fewer and len(asked) == len(fewer) and any(_lies_last(each) != last for each in _only(ways[0], fewer)):
+            other = any(not may(ways[0][name].moved.kernel.name) for name in fewer)
+            if other and len(asked) == len(fewer):
                 ways.append(self._chosen(network, {**choices, **asked}, inputs))
         modules = {name: module for name, (module, _) in choices.items()}
         passes = [{modules[name]: product for name, product in way.items()} for way in ways]
@@ -162,13 +163,9 @@ class Building:
         return {name: choice.settled() for name, (_, choice) in choices.items()}
 
 
-def _only(products: Mapping[str, Product], names: Iterable[str]) -> list[Product]:
-    return [products[name] for name in names]
-
-
-def _lies_last(product: Product) -> bool:
-    """Whether it leaves images with channels last."""
-    return leaves_channels_last(product.moved.kernel.name)
+def _leaves_first(kernel: str) -> bool:
+    """Whether it leaves images as [batch, c, h, w]."""
+    return not leaves_channels_last(kernel)
 
 
 def with_layers(model: Any, layers: Mapping[int, Any]) -> Any:

@@ -11,7 +11,9 @@ What is least for each layer alone may leave images so that what follows is slow
 over 112x112 of 64 channels takes 0.6 ms where they are last and 8 where they are first, and two images that lie
 differently are added up at a fraction of the speed. Which of two near-equal kernels a layer gets is chance, so that the
 same dense ResNet-50 took 78 or 98 ms (batch 1, one Emerald Rapids core). So whole networks are held against each other,
-pass by pass: each layer's least, all convolutions leaving [batch, c, h, w], and all leaving channels last.
+pass by pass: each layer's least, all convolutions leaving [batch, c, h, w], all leaving channels last, and all layers
+by torch. What counts is what rivals take where nothing slows them, the tenth percentile of rounds: a neighbour on the
+core slows one kernel more than another, and who is fastest beside it is chance too.
 """
 
 from __future__ import annotations
@@ -22,17 +24,16 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from sparsebench.case import Case
 from sparsebench.errors import MissingNeed, Refused
-from sparsebench.kernel import Launch, leaves_channels_last
+from sparsebench.kernel import Launch
 from sparsebench.lab.clock import Contestant, Rotation
 from sparsebench.lab.modules import Product
 from sparsebench.lab.sides import Side
+from sparsebench.paired import usual
 from sparsebench.rest import CACHE
 
-SCREEN_ROUNDS = 8
+SCREEN_ROUNDS = 16
 COPIES = 4  # of W that rivals take in turn; code is cold too in one round of so many, when the cache was written over
 HOPELESS = 2.0  # times the fastest of a first round: not timed again
 PASS_ROUNDS, PASS_HOPELESS = 12, 1.2  # of whole passes, whose times differ less
@@ -49,7 +50,7 @@ class Judge:
     _best: dict[Any, str] = field(default_factory=dict)
 
     def fastest(self, case: Case, names: Sequence[str], make: Make, x: Any) -> Product:
-        """The product, made by `make`, of the least median time on `x`; Refused where none can be made."""
+        """The product, made by `make`, that takes least on `x`; Refused where none can be made."""
         if len(names) == 1:
             return make(names[0])
         about = case.identity, x.stride(), tuple(names)
@@ -58,9 +59,9 @@ class Judge:
         rivals = dict(_makeable(names, make))
         if not rivals:
             raise Refused(f"no dense kernel can run {case.describe()} here")
-        first = self._medians(rivals, x, COPIES)
+        first = self._usual(rivals, x, COPIES)
         hopeful = {name: each for name, each in rivals.items() if first[name] <= HOPELESS * min(first.values())}
-        times_s = self._medians(hopeful, x, SCREEN_ROUNDS) if len(hopeful) > 1 else first
+        times_s = self._usual(hopeful, x, SCREEN_ROUNDS) if len(hopeful) > 1 else first
         self._best[about] = min(hopeful, key=lambda name: times_s[name])
         return rivals[self._best[about]]
 
@@ -69,15 +70,15 @@ class Judge:
         passes = {str(number): _Pass(network, products, inputs) for number, products in enumerate(assignments)}
         if len(passes) == 1:
             return 0
-        times_s = self._medians(passes, inputs[0], COPIES)
+        times_s = self._usual(passes, inputs[0], COPIES)
         least_s = min(times_s.values())
         near = {name: each for name, each in passes.items() if times_s[name] <= PASS_HOPELESS * least_s}
         if len(near) > 1 and least_s < LONG_S:
-            times_s = self._medians(near, inputs[0], PASS_ROUNDS)
+            times_s = self._usual(near, inputs[0], PASS_ROUNDS)
         return int(min(times_s, key=times_s.__getitem__))
 
-    def _medians(self, rivals: Mapping[str, Any], x: Any, rounds: int) -> dict[str, float]:
-        """Median seconds of each in so many rounds, but for those in which code was cold."""
+    def _usual(self, rivals: Mapping[str, Any], x: Any, rounds: int) -> dict[str, float]:
+        """Usual seconds of each in so many rounds, but for those in which code was cold."""
         contestants = []
         for name, product in rivals.items():
             product.moved.hold(COPIES)
@@ -85,7 +86,7 @@ class Judge:
             contestants.append(Contestant(name, Rotation(launches, weight_bytes=1), x))
         seen = list(islice(self.side.clock.rounds(contestants, [CACHE]), rounds))
         warm = [times_s[CACHE] for number, times_s in enumerate(seen) if number % COPIES]
-        return {name: float(np.median([times_s[name] for times_s in warm])) for name in rivals}
+        return {name: usual([times_s[name] for times_s in warm]) for name in rivals}
 
 
 @dataclass(slots=True, eq=False)
@@ -143,9 +144,9 @@ class Choice:
             self.chosen = self.judge.fastest(self.case, self.names, self.make, x)
         return self.chosen(x)
 
-    def among(self, *, last: bool) -> Choice | None:
-        """The same choice among kernels that leave channels last, or [batch, c, h, w]; None where there are none."""
-        names = [name for name in self.names if leaves_channels_last(name) == last]
+    def among(self, may: Callable[[str], bool]) -> Choice | None:
+        """The same choice among the kernels that `may` run it, by name; None where there are none."""
+        names = [name for name in self.names if may(name)]
         return Choice(self.case, names, self.make, self.judge) if names else None
 
     def settled(self) -> Product:

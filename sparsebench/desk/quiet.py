@@ -1,0 +1,59 @@
+"""Rounds in which the machine was itself: what else runs on a shared one slows some rounds, and not all kernels alike.
+
+A neighbour on the other half of the core (one Emerald Rapids core, a virtual machine of two) made dense products take
+1.22 times as long for seconds or minutes, and csr.c beside them in the same rounds 1.57 times: 768 to 2304 features,
+n = 197, 90 % sparse, was 2.4 times as fast as dense or 1.9. So pairing does not cancel it, and which of the two a trial
+tells is chance. What a law is to know is the core's own. A round is quiet where its baseline took at most 1.15 times
+the tenth percentile of all rounds of that baseline on that problem; the baseline alone decides, so that no kernel is
+judged by its own luck. Where a record has fewer than six quiet ones, the six in which its baseline was fastest count.
+
+Verdicts, reports and `compare` look at all rounds. docs/model.md says what that changes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from sparsebench.paired import quiet, usual
+from sparsebench.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """What each baseline takes on each problem where nothing disturbs it, in seconds; without any all rounds count."""
+
+    usual_s: Mapping[tuple[Any, ...], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Self:
+        """From all rounds of the named baselines of `records`, several runs together."""
+        seen: dict[tuple[Any, ...], list[Sequence[float]]] = defaultdict(list)
+        for record in records:
+            for cache in record.samples:
+                for name in record.baselines:
+                    if len(times_s := record.times_s(cache, name)):
+                        seen[_about(record, cache, name)].append(times_s)
+        return cls({about: usual(np.concatenate(rounds)) for about, rounds in seen.items()})
+
+    def rounds(self, record: Record, cache: str) -> np.ndarray:
+        """Which rounds of `record` in `cache` count, [rounds] of bool."""
+        name = record.best_baseline(cache, total=True)
+        times_s = np.asarray(record.times_s(cache, name) if name else record.times_s(cache), float)
+        usual_s = self.usual_s.get(_about(record, cache, name)) if name else None
+        if usual_s is None:
+            return np.ones(len(times_s), bool)
+        return quiet(times_s, usual_s)
+
+
+ALL = Quiet()  # all rounds count
+
+
+def _about(record: Record, cache: str, baseline: str) -> tuple[Any, ...]:
+    case = record.case
+    problem = case.op, case.dtype, case.math, case.layout, case.m, case.k, case.n, case.conv
+    return *problem, record.machine, cache, record.protocol.threads, baseline, record.baselines[baseline]
