@@ -122,7 +122,7 @@ def test_a_pruned_network_has_a_rest_of_its_own():
     assert alone.planned == alone.dense == pytest.approx(1e-3 / DENSE_S)
 
 
-def test_a_rest_is_a_share_of_what_the_dense_layers_took_in_the_same_rounds():
+def test_a_rest_is_a_share_of_what_the_dense_layers_took_in_the_same_record():
     """A machine at half its speed in some rounds, or in another verification, changes none of it."""
     record = whole(rounds=8)
     slow = {
