@@ -96,3 +96,20 @@ def test_two_runs_of_which_one_was_disturbed_agree():
     (floor,) = model.floors.values()
     assert floor.ratio == pytest.approx(0.0, abs=1e-12)
     assert floor.seconds == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_dense_kernel_that_was_only_screened_lends_no_unit():
+    """In one run it was no baseline, and the rounds of its one screening met a neighbour: 3.6 times its time."""
+    found = usual_world().sweep([(64, 128)], [4], usual_arms((0.5, 0.9)))
+    (screened,) = (record for record in found if record.kernel == "dense.numpy")
+    assert "dense.numpy" not in screened.baselines
+    slow = {name: [(3.6 if name == "dense.numpy" else 1.0) * time_s for time_s in times_s]
+            for name, times_s in screened.samples[CACHE].items()}  # fmt: skip
+    records = [replace(screened, samples={CACHE: slow}), *(record for record in found if record is not screened)]
+    usual_s = {
+        about[-1]: time_s for about, time_s in dense_times(one for _, one in dense_observations(records)).items()
+    }
+    assert usual_s["dense.numpy"] == min(usual_s[name] for name in screened.baselines)
+    alone = dense_times(one for _, one in dense_observations([records[0]]))
+    told_s = {about[-1]: time_s for about, time_s in alone.items()}
+    assert told_s["dense.numpy"] > 2 * usual_s["dense.numpy"], "where none was timed oftener its own rounds speak"
