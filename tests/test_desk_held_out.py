@@ -11,7 +11,8 @@ from sparsebench.case import Case
 from sparsebench.desk.again import every_line, first_runs, noise_floor, repeated, runs
 from sparsebench.desk.conformal import NOMINAL, Coverage, coverage, drift, half_width
 from sparsebench.desk.fit import fit
-from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
+from sparsebench.desk.observe import sparse_observations
+from sparsebench.desk.observe_dense import dense_observations, dense_times
 from sparsebench.desk.points import NOTHING, Seen, levels_of
 from sparsebench.desk.regret import regret
 from sparsebench.desk.splits import splits

@@ -14,7 +14,8 @@ from replay import usual_arms, usual_world
 
 from sparsebench.desk.arms import arms, break_evens
 from sparsebench.desk.frame import frame
-from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
+from sparsebench.desk.observe import sparse_observations
+from sparsebench.desk.observe_dense import dense_observations, dense_times
 from sparsebench.desk.timings import rounds_intervals, timings
 from sparsebench.paired import CUT, MOST_BLOCKS, rounds_interval, trimmed_mean
 from sparsebench.store import uncollected

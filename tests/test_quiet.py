@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from replay import usual_arms, usual_world
 
 from sparsebench.desk.fit import fit
-from sparsebench.desk.observe import dense_observations, dense_times, sparse_observations
+from sparsebench.desk.observe import sparse_observations
+from sparsebench.desk.observe_dense import dense_observations, dense_times
 from sparsebench.desk.quiet import ALL, Quiet
 from sparsebench.paired import LEAST_ROUNDS, QUIET, quiet, usual
 from sparsebench.record import Record

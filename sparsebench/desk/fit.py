@@ -12,16 +12,8 @@ from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.hardware import Hardware
 from sparsebench.desk.images import Images
 from sparsebench.desk.judged import BEST
-from sparsebench.desk.observe import (
-    DENSE,
-    DenseTimes,
-    Observation,
-    Setting,
-    dense_observations,
-    dense_times,
-    is_dense_kernel,
-    sparse_observations,
-)
+from sparsebench.desk.observe import DENSE, DenseTimes, Observation, Setting, is_dense_kernel, sparse_observations
+from sparsebench.desk.observe_dense import dense_observations, dense_times
 from sparsebench.desk.points import NOTHING, Beside
 from sparsebench.desk.quiet import Quiet
 from sparsebench.desk.sparse import SparseModel

@@ -24,7 +24,8 @@ from sparsebench.case import Case
 from sparsebench.desk.dense import DenseModel
 from sparsebench.desk.hardware import Hardware
 from sparsebench.desk.model import Prediction
-from sparsebench.desk.observe import DENSE, Observation, Setting, image_observations
+from sparsebench.desk.observe import DENSE, Observation, Setting
+from sparsebench.desk.observe_dense import image_observations
 from sparsebench.desk.quiet import Quiet
 from sparsebench.kernel import leaves_channels_last
 from sparsebench.record import Record

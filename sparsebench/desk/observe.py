@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -16,17 +15,15 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case, canonical
-from sparsebench.desk.quiet import ALL, Quiet
+from sparsebench.desk.quiet import ALL, Quiet, problem_of
 from sparsebench.errors import ModelError
 from sparsebench.paired import median_interval, trimmed_mean
 from sparsebench.patterns import Rbgp4, pattern_from
 from sparsebench.record import Record
 
 DENSE = "dense"  # a pattern, a format, and the `kernel` of a setting that stands for the fastest dense kernel
-CONTROL = "dense.aa"  # the winning dense kernel entered twice: a control, never a rival
-SCREENED = 2  # records at most hold a dense kernel that is no baseline: its own in two runs, and none beside it
 Blocks = tuple[tuple[float | None, int, int], ...]
-DenseTimes = Mapping[tuple[Any, ...], float]  # a dense kernel on a problem (_problem) -> seconds
+DenseTimes = Mapping[tuple[Any, ...], float]  # a dense kernel on a problem (quiet.problem_of) -> seconds
 Runs = tuple[Record, tuple[Record, ...]]  # the newest record of a trial, and earlier runs of it
 
 
@@ -176,7 +173,7 @@ class _Timed:
         """Usual seconds of the baseline; None without one."""
         record = self.record
         about = (record.machine, self.cache, record.protocol.threads, self.baseline)
-        return dense_s.get(_problem(record.case, *about)) if self.baseline else None
+        return dense_s.get(problem_of(record.case, *about)) if self.baseline else None
 
     def time_s(self, dense_s: DenseTimes) -> float:
         """Seconds in units of the baseline's usual time; as they are without one."""
@@ -187,7 +184,7 @@ class _Timed:
         """The 95 % interval around them."""
         usual_s, ratio = self.usual(dense_s), self.record.speedup(self.cache, total=True)
         if usual_s is None or ratio is None:
-            return _interval(self.record, self.record.kernel, self.cache, self.quiet)
+            return interval_of(self.record, self.record.kernel, self.cache, self.quiet)
         time_s = usual_s / self.speedup
         return time_s * ratio.median / ratio.high, time_s * ratio.median / ratio.low
 
@@ -197,11 +194,11 @@ def _timed(record: Record, cache: str, quiet: Quiet) -> _Timed | None:
     if not len(record.times_s(cache)):
         return None
     count = quiet.rounds(record, cache)
-    own_s = _rounds(record, record.kernel, cache)[count]
-    rivals = {name: rounds_s[count] for name in record.baselines if len(rounds_s := _rounds(record, name, cache))}
-    best = min(rivals, key=lambda name: _time_s(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
+    own_s = rounds_s_of(record, record.kernel, cache)[count]
+    rivals = {name: rounds_s[count] for name in record.baselines if len(rounds_s := rounds_s_of(record, name, cache))}
+    best = min(rivals, key=lambda name: steady_s(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
     speedup = math.exp(trimmed_mean(np.log(rivals[best] / own_s))) if best else 1.0
-    return _Timed(record, cache, quiet, _time_s(own_s), best, speedup)
+    return _Timed(record, cache, quiet, steady_s(own_s), best, speedup)
 
 
 def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
@@ -236,96 +233,22 @@ def _around_all(runs: list[_Timed], dense_s: DenseTimes) -> tuple[float, float]:
     return min(lows), max(highs)
 
 
-def dense_times(observations: Iterable[Observation]) -> DenseTimes:
-    """The usual time of each dense kernel on each problem: the median over all records that timed it.
-
-    One that was only screened, where others were timed beside every sparse kernel, has theirs: some rounds of one
-    moment said 6.3 ms of a kernel that takes 1.7, and all that another run timed beside it was 3.6 times off.
-    """
-    problems: dict[tuple[Any, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for seen in observations:
-        about = seen.setting
-        beside = problems[_problem(seen.case, about.machine, about.cache, about.threads)]
-        beside[about.kernel].append(seen.time_s)
-    found: dict[tuple[Any, ...], float] = {}
-    for problem, beside in problems.items():
-        often = max(map(len, beside.values())) > SCREENED
-        usual_s = {kernel: float(np.median(times_s)) for kernel, times_s in beside.items()}
-        best_s = min(usual_s[kernel] for kernel, times_s in beside.items() if not often or len(times_s) > SCREENED)
-        for kernel, times_s in beside.items():
-            found[*problem, kernel] = best_s if often and len(times_s) <= SCREENED else usual_s[kernel]
-    return found
-
-
-def dense_observations(records: Iterable[Record], quiet: Quiet = ALL) -> Iterator[tuple[Record, Observation]]:
-    """Every timed dense kernel with its record: its own, or that of a sparse kernel whose baseline it was."""
-    cases: dict[tuple[Any, ...], Case] = {}
-    for record, kernel, cache in _dense_sides(records):
-        about = _problem(record.case, record.machine, kernel, cache, record.protocol.threads)
-        if about not in cases:
-            cases[about] = record.case.problem
-        case = cases[about]
-        time_s = _time_s(_rounds(record, kernel, cache)[quiet.rounds(record, cache)])
-        setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
-        interval = partial(_interval, record, kernel, cache, quiet)
-        yield record, Observation(setting, case, 1.0, time_s, time_s, time_s, time_s, time_s, time_s, interval)
-
-
-def image_observations(records: Iterable[Record], quiet: Quiet) -> Iterator[tuple[Observation, Observation]]:
-    """(Native, layout change) times of every dense kernel that works on images with channels last.
-
-    Only such a one has a layout change on a convolution: desk/images.py.
-    """
-    for record, kernel, cache in _dense_sides(records):
-        turned_s = record.layout_s.get(kernel, 0.0)
-        if record.case.conv is None or not turned_s:
-            continue
-        case = record.case.problem
-        setting = Setting.of(case, kernel, record.machine, cache, record.protocol.threads)
-        rounds_s = np.asarray(record.times_s(cache, kernel), float)[quiet.rounds(record, cache)]
-        native_s, interval = _time_s(rounds_s), median_interval(rounds_s.tolist())[1:]
-        yield (
-            _seen_once(setting, case, native_s, interval),
-            _seen_once(setting, case, turned_s, (turned_s, turned_s)),
-        )
-
-
-def _seen_once(setting: Setting, case: Case, time_s: float, interval: tuple[float, float]) -> Observation:
-    times = (time_s,) * 6
-    return Observation(setting, case, 1.0, *times, interval=lambda: interval)
-
-
-def _dense_sides(records: Iterable[Record]) -> Iterator[tuple[Record, str, str]]:
-    """(record, dense kernel, cache) of all dense times."""
-    for record in records:
-        own = record.case.pattern == DENSE and is_dense_kernel(record.kernel) and record.kernel != CONTROL
-        own = own and not record.facts.get("lossy")  # a product of other accuracy is no dense time
-        names = [record.kernel] if own else [name for name in sorted(record.baselines) if is_dense_kernel(name)]
-        for cache in record.samples if record.outcome == "ok" else ():
-            yield from ((record, name, cache) for name in names if len(record.times_s(cache, name)))
-
-
-def _problem(case: Case, *about: str | int) -> tuple[Any, ...]:
-    """What times on one problem share: the problem; machine, cache and threads, and the kernel where it is of one."""
-    return case.op, case.dtype, case.math, case.layout, case.m, case.k, case.n, case.conv, *about
-
-
-def _rounds(record: Record, kernel: str, cache: str) -> np.ndarray:
+def rounds_s_of(record: Record, kernel: str, cache: str) -> np.ndarray:
     """Seconds of each round, layout change included."""
     times_s, layout_s = np.asarray(record.times_s(cache, kernel), float), record.layout_s.get(kernel, 0.0)
     return times_s + layout_s if layout_s else times_s
 
 
-def _time_s(rounds_s: np.ndarray) -> float:
+def steady_s(rounds_s: np.ndarray) -> float:
     """Seconds of a trial whose rounds took so many: the trimmed mean of their logs."""
     return math.exp(trimmed_mean(np.log(rounds_s)))
 
 
-def _interval(record: Record, kernel: str, cache: str, quiet: Quiet) -> tuple[float, float]:
+def interval_of(record: Record, kernel: str, cache: str, quiet: Quiet) -> tuple[float, float]:
     """The 95 % interval around the seconds of a kernel."""
-    rounds_s = _rounds(record, kernel, cache)[quiet.rounds(record, cache)]
+    rounds_s = rounds_s_of(record, kernel, cache)[quiet.rounds(record, cache)]
     middle_s, low_s, high_s = median_interval(rounds_s.tolist())
-    moved = _time_s(rounds_s) / middle_s
+    moved = steady_s(rounds_s) / middle_s
     return low_s * moved, high_s * moved
 
 

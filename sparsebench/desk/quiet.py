@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sparsebench.case import Case
 from sparsebench.paired import quiet, usual
 from sparsebench.record import Record
 
@@ -53,7 +54,11 @@ class Quiet:
 ALL = Quiet()  # all rounds count
 
 
+def problem_of(case: Case, *about: str | int) -> tuple[Any, ...]:
+    """What times on one problem share: the problem; machine, cache and threads, and the kernel where it is of one."""
+    return case.op, case.dtype, case.math, case.layout, case.m, case.k, case.n, case.conv, *about
+
+
 def _about(record: Record, cache: str, baseline: str) -> tuple[Any, ...]:
-    case = record.case
-    problem = case.op, case.dtype, case.math, case.layout, case.m, case.k, case.n, case.conv
-    return *problem, record.machine, cache, record.protocol.threads, baseline, record.baselines[baseline]
+    about = record.machine, cache, record.protocol.threads, baseline, record.baselines[baseline]
+    return problem_of(record.case, *about)
