@@ -25,11 +25,12 @@ from sparsebench.commands import load_models
 from sparsebench.desk.fitted import FittedModels
 from sparsebench.desk.observe import block_text, level_sparsities
 from sparsebench.desk.predict import predict
+from sparsebench.desk.quiet import Quiet
 from sparsebench.desk.verified import SECONDS_WITHIN, SPEEDUP_WITHIN, Against, Measured, Off, in_network
 from sparsebench.errors import BadInput
 from sparsebench.network import Network, resolve_network
 from sparsebench.record import Record
-from sparsebench.rest import DENSE, measured_rest, runs_of, verifications
+from sparsebench.rest import DENSE, measured_rest, runs_of, steady, verifications
 from sparsebench.store import read_records
 from sparsebench.units import percent
 
@@ -179,7 +180,7 @@ def count(shares: Sequence[float], most: float) -> str:
 
 def hbs(records: Sequence[Record], models: Models) -> Iterator[str]:
     """A line for each configuration, kernel and batch: sums over all layers, and the mean error of a layer's ratio."""
-    network = Network.load(resolve_network("resnet50-v2"))
+    network, quiet = Network.load(resolve_network("resnet50-v2")), Quiet.of(records)
     yield row("batch", "configuration", "kernel", "layers", "predicted", "speedup", "measured", "off", "mean of layers")
     yield row(*["---"] * 9)
     groups: dict[tuple[int, str, str], list[Record]] = defaultdict(list)
@@ -190,7 +191,7 @@ def hbs(records: Sequence[Record], models: Models) -> Iterator[str]:
         for how, asked in ways(kernel):
             for column in COLUMNS:
                 try:
-                    told = one_configuration(group, network, models.of(column, network), models.machine, asked)
+                    told = one_configuration(group, quiet, network, models.of(column, network), models.machine, asked)
                 except BadInput as error:
                     told = (str(error).split(";")[0], "", "NO", "")
                 yield row(batch, config, f"{kernel} ({how})", len(group), column, *told)
@@ -221,18 +222,20 @@ def config_text(about: tuple[str, tuple[float, ...]]) -> str:
 
 
 def one_configuration(
-    group: Sequence[Record], network: Network, models: FittedModels, machine: str, kernels: str
+    group: Sequence[Record], quiet: Quiet, network: Network, models: FittedModels, machine: str, kernels: str
 ) -> tuple[str, str, str, str]:
     """(speedup predicted, measured, how far off, mean error of a layer) over the layers that `group` measured."""
     calls = calls_of(network)
     place, dense, planned = models.place(machine), [], []
     for record in group:
         times = calls.get(shape_of(record.case), 1)
-        base_s = record.median_s(kernel=record.best_baseline(total=True)) or 0.0
-        dense.append((times * models.dense_time(record.case, place).time_s, times * base_s))
-        planned.append(
-            (times * models.sparse_time(record.case, place, kernels).time_s, times * (record.median_s() or 0.0))
+        count = quiet.rounds(record, record.protocol.cache[0])  # measured as laws are fitted
+        own_s, base_s = (
+            steady(np.asarray(record.times_s(kernel=name))[count])
+            for name in (record.kernel, record.best_baseline(total=True))
         )
+        dense.append((times * models.dense_time(record.case, place).time_s, times * base_s))
+        planned.append((times * models.sparse_time(record.case, place, kernels).time_s, times * own_s))
     ratios = np.array(dense) / np.array(planned)  # [layers, (predicted, measured)]
     predicted, measured = np.sum(dense, 0) / np.sum(planned, 0)
     mean = float(np.mean(np.abs(ratios[:, 0] / ratios[:, 1] - 1)))
