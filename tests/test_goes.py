@@ -15,6 +15,7 @@ from test_clock import CACHE_BYTES, Machine
 from sparsebench.case import Case
 from sparsebench.kernel import Launch, all_kernels
 from sparsebench.lab.bench import STAY, Bench
+from sparsebench.lab.calm import Calm
 from sparsebench.lab.clock import LEAST_STAY, Contestant, Rotation
 from sparsebench.lab.interleaved import FIRST_LOOK, LEAST_GOES, Interleaved
 from sparsebench.lab.pth import load
@@ -259,6 +260,71 @@ def test_rounds_that_do_not_count_take_no_more_time_than_those_that_do():
     number, found = goes_of(timing)
     assert len(found.samples["weights_cold"]["csr.x"]) == number == LEAST_ROUNDS
     assert len(calls) == 2 * LEAST_ROUNDS
+
+
+class Neighboured(Machine):
+    """A pretend machine whose calls all take 1.4 times as long in `busy` goes, 1 on; the sparse ones 1.8 times."""
+
+    def __init__(self, busy: range) -> None:
+        super().__init__()
+        self.busy, self.go = busy, 0
+
+    def contestant(self, name: str, cost_s: float) -> Contestant:
+        slowed = 1.8 if name.startswith("csr") else 1.4
+
+        def run() -> None:
+            self.time_s += cost_s * (slowed if self.go in self.busy else 1.0)
+
+        return Contestant(name, Rotation([Launch(run)], CACHE_BYTES * 2), np.zeros(4))
+
+    def timed(self, calm: Calm, **fields):
+        """(goes, the timing) of a pair."""
+        pair = [self.contestant("dense.x", 1e-3), self.contestant("csr.x", 5e-4)]
+        timing = Interleaved(self.clock(), pair, Protocol(**fields), ["dense.x"], 8, 6, calm)
+        for self.go in range(1, 10_000):
+            if found := timing.go():
+                return self.go, found
+        raise AssertionError("never over")
+
+
+def heard(time_s: float) -> Calm:
+    """What earlier timings of the same problem took."""
+    calm = Calm()
+    for _ in range(100):
+        calm.hear("weights_cold", "dense.x", time_s)
+    return calm
+
+
+def test_a_timing_goes_on_until_six_rounds_were_quiet():
+    """The ratio is known in four goes, of a neighbour's moment; the goes that meet it further on are cut short."""
+    number, found = Neighboured(range(10)).timed(heard(1e-3), budget_s=60, precision=0.01)
+    assert (number, found.stop) == (10, "precision")
+    times_s = np.asarray(found.samples["weights_cold"]["dense.x"])
+    assert (times_s < 1.1e-3).sum() >= LEAST_ROUNDS
+    in_four_goes = len(
+        Neighboured(range(0)).timed(heard(1e-3), budget_s=60, precision=0.01)[1].samples["weights_cold"]["csr.x"]
+    )
+    assert (times_s > 1.3e-3).sum() == in_four_goes, "rounds of cut goes do not count"
+
+
+def test_who_waits_for_quiet_does_not_wait_for_ever():
+    number, found = Neighboured(range(10_000)).timed(heard(1e-3), budget_s=0.002, precision=1e-9)
+    assert number > LEAST_GOES
+    assert found.stop == "precision", "that of the rounds there were"
+    assert min(found.samples["weights_cold"]["dense.x"]) > 1.3e-3
+
+
+def test_a_machine_that_was_never_faster_is_quiet():
+    number, found = Neighboured(range(10_000)).timed(heard(1.4e-3), budget_s=60, precision=0.01)
+    assert (number, found.stop) == (LEAST_GOES, "precision")
+
+
+def test_all_timings_of_a_problem_tell_what_is_quiet():
+    calm = Calm()
+    Neighboured(range(0)).timed(calm, budget_s=60, precision=0.01)
+    assert calm.quiet("weights_cold", "dense.x", [1e-3, 1.1e-3, 1.4e-3]) == 2
+    assert calm.quiet("weights_cold", "dense.y", [1e-3, 1.1e-3, 1.4e-3]) == 3, "never heard of"
+    assert Neighboured(range(10)).timed(calm, budget_s=60, precision=0.01)[0] == 10
 
 
 def test_a_go_does_not_begin_at_the_end_of_a_y():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import psutil
 from sparsebench.case import NUMPY_DTYPES, Case, FileData
 from sparsebench.formats import Format
 from sparsebench.kernel import Kernel
+from sparsebench.lab.calm import Calm
 from sparsebench.lab.clock import Contestant, Rotation, copies_needed
 from sparsebench.lab.interleaved import Interleaved, Timing, time_interleaved
 from sparsebench.lab.matrices import Matrices
@@ -84,6 +86,7 @@ class Bench:
     most_bytes: int = field(default_factory=lambda: int(HELD_SHARE * psutil.virtual_memory().available))
     _reference: Reference | None = None  # of the latest sparse case
     _problems: dict[Any, _Problem] = field(default_factory=dict)
+    _calm: dict[Any, Calm] = field(default_factory=lambda: defaultdict(Calm))  # by problems: kept, they come back
     _under_way: dict[Any, _Trial] = field(default_factory=dict)
     _files: dict[tuple[Path, str | None], FileData] = field(default_factory=dict)
     _matrices: Matrices = field(default_factory=Matrices)
@@ -97,14 +100,14 @@ class Bench:
     def screen(self, problem: Case, names: Sequence[str]) -> dict[str, Any]:
         """One interleaved run of dense kernels: samples, and {name: reason} of those wrong afterwards."""
         ready = [self._dense_ready(problem, name) for name in names]
-        timing = self._time([entry.contestant for entry in ready], names)
+        timing = self._time(problem, [entry.contestant for entry in ready], names)
         return {**timing, **self._after(ready)}
 
     def again(self, problem: Case, names: Sequence[str]) -> dict[str, Any]:
         """The dense kernels `names` once more, the first of them entered twice: the second time as `dense.aa`."""
         ready = [self._dense_ready(problem, name) for name in names]
         twin = replace(ready[0].contestant, name=AA)
-        timing = self._time([*(entry.contestant for entry in ready), twin], names)
+        timing = self._time(problem, [*(entry.contestant for entry in ready), twin], names)
         return {**timing, **self._after(ready)}
 
     def measure(self, asked: Measure) -> dict[str, Any]:
@@ -132,9 +135,14 @@ class Bench:
             self._problems[asked.case.problem.identity].keep(asked.baselines)
         contestants = [entry.contestant for entry in (own, *beside)]
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
-        against = asked.baselines or [asked.kernel]
         timing = Interleaved(
-            self.side.clock, contestants, self.protocol, against, asked.goes, self.side.settling_rounds
+            self.side.clock,
+            contestants,
+            self.protocol,
+            asked.baselines or [asked.kernel],
+            asked.goes,
+            self.side.settling_rounds,
+            self._calm[asked.case.problem.identity],
         )
         return _Trial(reference, own, beside, timing, self.side.clocks())
 
@@ -154,12 +162,13 @@ class Bench:
 
     # How it is done -----------------------------------------------------------------------------------------------
 
-    def _time(self, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
+    def _time(self, problem: Case, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
         """Time `contestants` together, in one go."""
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
         before = self.side.clocks()
         with self.watch.part("clock"):
-            timing = time_interleaved(self.side.clock, contestants, self.protocol, against, self.side.settling_rounds)
+            settling, calm = self.side.settling_rounds, self._calm[problem.identity]
+            timing = time_interleaved(self.side.clock, contestants, self.protocol, against, settling, calm)
         return self._told(timing, before)
 
     def _told(self, timing: Timing, before: Mapping[str, Any]) -> dict[str, Any]:
