@@ -1,4 +1,4 @@
-"""What happens on the device: a kernel is packed, prepared, checked, timed beside its baselines, and checked again.
+"""What happens on the device: a kernel is made ready (gates.py), timed beside its baselines, and checked again.
 
 The bench lives in the worker process and outlives trials: the reference of a case and the dense contestants of a
 problem serve every kernel that is asked about them. Many trials may be under way at once, each timed in goes
@@ -7,9 +7,6 @@ problem serve every kernel that is asked about them. Many trials may be under wa
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,27 +18,25 @@ import numpy as np
 # psutil: free memory on Linux and macOS alike.
 import psutil
 
-from sparsebench.case import NUMPY_DTYPES, Case, FileData
-from sparsebench.formats import Format
+from sparsebench.case import Case, FileData
 from sparsebench.kernel import Kernel
 from sparsebench.lab.calm import Calm
-from sparsebench.lab.clock import Contestant, Rotation, copies_needed
+from sparsebench.lab.clock import Contestant
+from sparsebench.lab.gates import Gates
 from sparsebench.lab.interleaved import Interleaved, Timing, time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.memory import give_back
-from sparsebench.lab.operands import run_filled, spoil
-from sparsebench.lab.ready import Ready, WrongAnswer, refuse
+from sparsebench.lab.operands import spoil
+from sparsebench.lab.ready import Ready, WrongAnswer
 from sparsebench.lab.reference import Reference, weights_key
 from sparsebench.lab.sides import Side
 from sparsebench.lab.stopwatch import Stopwatch
-from sparsebench.lab.tamper import Turning
 from sparsebench.lab.wire import Measure
 from sparsebench.patterns import Draw
 from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
-STAY = 32  # launches write the same Y, before the next one: operands.py says why
 GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
 
 
@@ -90,6 +85,10 @@ class Bench:
     _under_way: dict[Any, _Trial] = field(default_factory=dict)
     _files: dict[tuple[Path, str | None], FileData] = field(default_factory=dict)
     _matrices: Matrices = field(default_factory=Matrices)
+    _gates: Gates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._gates = Gates(self.protocol, self.side, self._matrices, self.mark, self.watch)
 
     # What the parent asks for -------------------------------------------------------------------------------------
 
@@ -129,7 +128,7 @@ class Bench:
 
     def _begun(self, asked: Measure) -> _Trial:
         reference = self._sparse_reference(asked.case, asked.data)
-        own = self._ready(self.kernels[asked.kernel], reference)
+        own = self._gates.ready(self.kernels[asked.kernel], reference)
         beside = [self._dense_ready(asked.case.problem, baseline) for baseline in asked.baselines]
         if beside:
             self._problems[asked.case.problem.identity].keep(asked.baselines)
@@ -197,7 +196,7 @@ class Bench:
             self._problems[about] = _Problem(self._reference_of(problem, None))
         dense = self._problems[about]
         if name not in dense.ready:
-            dense.ready[name] = self._ready(self.kernels[name], dense.reference)
+            dense.ready[name] = self._gates.ready(self.kernels[name], dense.reference)
         return dense.ready[name]
 
     def _sparse_reference(self, case: Case, data: Path | None) -> Reference:
@@ -225,90 +224,6 @@ class Bench:
             self._files.clear()  # one file at a time: a weight file may be large
             self._files[path, tensor] = self.load(path, tensor)
         return self._files[path, tensor]
-
-    def _ready(self, kernel: Kernel, reference: Reference) -> Ready:
-        """Pack, prepare and check: integer gate, then precision gate. WrongAnswer if either refuses."""
-        self.mark(kernel.name)
-        native = kernel.native(reference.case)
-        self._pass_integers(kernel, native, reference)
-        if kernel.unit_roundoff is not None:
-            # Each factor is rounded once, before any sum: without the root of k the bound would let a zero pass.
-            reference = reference.loosened(kernel.unit_roundoff / math.sqrt(native.k))
-        side, watch = self.side, self.watch
-        with watch.part("reference"):
-            question = reference.normal()
-        memory = side.watch_memory()
-        with watch.part("pack"):
-            x, toolchain = side.place(question.x, native), side.toolchain(watch)
-            packed, pack_s = self._packed(kernel, native, reference, question.w, "normal")
-            start_s = time.perf_counter()
-            launch = kernel.prepare(native, packed, x, toolchain)
-            pack_s += time.perf_counter() - start_s
-        with watch.part("check"):
-            verdict = question.judge(run_filled(launch), native)
-        peak = memory.grown_bytes()
-        refuse("precision gate", verdict)
-        weight_bytes = packed.nbytes if launch.weight_bytes is None else launch.weight_bytes
-        copies, y_bytes = self._copies(weight_bytes), getattr(launch.y, "nbytes", 0)
-        outputs = min(copies, side.outputs(y_bytes)) if y_bytes else 1
-        launches = [launch]
-        with watch.part("pack"):
-            for number in range(1, copies):
-                place = number // STAY % outputs
-                if outputs > 1:
-                    toolchain.turn_to(place)
-                first = place * STAY  # of the launches that write there
-                anew = launches[first].again if number > first else None
-                launches.append(anew() if anew else kernel.prepare(native, copy.deepcopy(packed), x, toolchain))
-                if side.sets_up_at_first_call:
-                    launches[-1].run()
-        held_bytes = copies * weight_bytes + outputs * y_bytes + 2 * x.nbytes  # scratch may be as large as X
-        turning = Turning(x, native)
-        rotation = Rotation(launches, weight_bytes, STAY if outputs > 1 else 0)
-        contestant = Contestant(kernel.name, rotation, x, turning.turn)
-        with watch.part("check"):
-            layout_s = side.layout_change_s(reference.case, native)
-        return Ready(
-            kernel,
-            native,
-            reference,
-            contestant,
-            turning,
-            packed,
-            pack_s,
-            verdict.ratio,
-            layout_s,
-            peak,
-            held_bytes,
-        )
-
-    def _pass_integers(self, kernel: Kernel, native: Case, reference: Reference) -> None:
-        with self.watch.part("reference"):
-            question = reference.integers()
-        with self.watch.part("check"):
-            packed, _ = self._packed(kernel, native, reference, question.w, "integers")
-            x, toolchain = self.side.place(question.x, native), self.side.toolchain(self.watch)
-            launch = kernel.prepare(native, packed, x, toolchain)
-            refuse("integer gate", question.judge(run_filled(launch), native))
-
-    def _packed(
-        self, kernel: Kernel, native: Case, reference: Reference, w: np.ndarray, data: str
-    ) -> tuple[Format, float]:
-        """W in the kernel's format and the case's dtype, and the seconds that took; kept for the kernels to come."""
-
-        def pack() -> tuple[Format, float]:
-            start_s = time.perf_counter()
-            values = w.astype(NUMPY_DTYPES[native.dtype], copy=False)
-            packed = kernel.format.from_dense(values, reference.draw.mask, reference.draw.structure)
-            return packed, time.perf_counter() - start_s
-
-        if not self.side.keeps_packed:
-            return pack()
-        key = ("packed", kernel.format.name, weights_key(native), native.dtype, data)
-        return self._matrices.get(key, pack)
-
-    def _copies(self, weight_bytes: int) -> int:
-        return copies_needed(weight_bytes, self.side.cache_bytes) if "weights_cold" in self.protocol.cache else 1
 
     def _facts(self, ready: Ready) -> dict[str, Any]:
         case, packed = ready.reference.case, ready.packed
