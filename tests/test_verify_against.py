@@ -187,13 +187,23 @@ def test_targets_say_yes_and_no(targets, guess, fitted, monkeypatch):
     ):
         lines = list(targets.networks(records, targets.Models(Path(), MACHINE, {})))
         own = [line for line in lines if line.startswith("| toy")]
-        assert len(own) == 2
+        assert len(own) == len(targets.COLUMNS)
         assert all(runs in line and off in line and "block [4, 1] 90 %" in line for line in own)
     assert sum("plans were verified" in line for line in lines) == 8
     middle = (whole_speedup(right) * whole_speedup(wrong)) ** 0.5
     assert f"| 2: {whole_speedup(wrong):.2f} to {whole_speedup(right):.2f} |" in own[0]
     off = f"{100 * (guess.network_speedup.value / middle - 1):.1f} %"
-    assert lines[-2:] == [f"| {column} | pruned | {off} | {off} | 0 of 1 | 2 of 2 |" for column in targets.COLUMNS]
+    assert lines[-3:] == [f"| {column} | pruned | {off} | {off} | 0 of 1 | 2 of 2 |" for column in targets.COLUMNS]
+
+
+def test_each_column_knows_less_of_a_network(targets):
+    layer = NETWORK.layers[0]
+    dense, other = layer.case(), Case(m=7, k=9, n=1)
+    pruned = replace(dense, pattern="block", params={"block": [4, 1]}, sparsity=0.9)
+    assert targets.unknown(targets.ALL, NETWORK) is None
+    for column, unknown in ((targets.DENSE_ALONE, [pruned]), (targets.NONE, [pruned, dense])):
+        left_out = targets.unknown(column, NETWORK)
+        assert [case for case in (pruned, dense, other) if left_out(case)] == unknown
 
 
 def whole_speedup(record):
