@@ -27,7 +27,7 @@ class OutputToolchain(CpuToolchain):
     first-level cache guesses ways from a hash of the address). In a network Y is elsewhere in every call. One Y would
     be one draw of that luck for a whole trial, however many rounds it has.
 
-    Many launches write the same Y before it is the next one's turn (bench.STAY). One that rested for eight rounds is in
+    Many launches write the same Y before it is the next one's turn (gates.STAY). One that rested for eight rounds is in
     no cache, and libraries, which allocate their own, write one that they have just freed, as layers of a network do.
     With another Y in every call bsr.c took 0.50 ms for 512x128 in 4x1 blocks, 90 %, n = 784, with the same one 0.21,
     and 0.21 amid ResNet-50; 0.65 and 0.37 for 64 channels of 56x56 (one Emerald Rapids core, 2 MiB of L2). One of 3 MB

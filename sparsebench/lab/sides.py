@@ -20,6 +20,7 @@ from sparsebench.lab.probes import PeakMemory, clock_mhz
 from sparsebench.lab.stopwatch import Stopwatch
 
 MOST_OUTPUTS = 8  # of a contestant: operands.py says what for
+OUTPUT_BYTES = 2**28  # that they take: those of ResNet-50, batch 32, are of 103 MB each
 T0_BELOW_S = 10e-6  # contracts: t0 stands beside every time below this
 
 
@@ -108,8 +109,8 @@ class CpuSide:
         return OutputToolchain(self.threads, watch)
 
     def outputs(self, y_bytes: int) -> int:
-        """Eight, or as few as fill twice the cache, at least two: a Y out of the cache is as cold as any."""
-        return int(np.clip(2 * self.cache_bytes // max(y_bytes, 1), 2, MOST_OUTPUTS))
+        """Eight, or as few as fill twice the cache or 256 MiB, at least two: one out of the cache is as cold as any."""
+        return int(np.clip(min(2 * self.cache_bytes, OUTPUT_BYTES) // max(y_bytes, 1), 2, MOST_OUTPUTS))
 
     def place(self, x: np.ndarray, native: Case) -> np.ndarray:
         """An aligned copy in the native layout and the case's dtype."""
