@@ -349,7 +349,7 @@ def test_several_launches_write_the_same_y_before_the_next_ones_turn():
     """A Y that rested for many rounds is cold, as none is in a network; one alone would be one draw of luck."""
     bench = Bench(all_kernels(), Protocol(), CpuSide(cache_bytes=2**20), load)
     case = Case(m=64, k=64, n=5, pattern="unstructured", sparsity=0.9)
-    ready = bench._gates.ready(all_kernels()["csr.c"], bench._sparse_reference(case, None))
+    ready = bench._ready(all_kernels()["csr.c"], bench._sparse_reference(case, None))
     places = [launch.y.ctypes.data for launch in ready.contestant.rotation.launches]
     assert len(places) == STAY * len(set(places)), "all Ys had a turn"
     turns = [places[start : start + STAY] for start in range(0, len(places), STAY)]

@@ -71,7 +71,7 @@ def pass_both_gates(bench: Bench, kernel: Kernel, asked: list[Case]) -> None:
     said_no = []
     for case in asked:
         try:
-            bench._gates.ready(kernel, bench._reference_of(case, None))
+            bench._ready(kernel, bench._reference_of(case, None))
         except (MissingNeed, Refused, PatternError, FormatError) as no:
             said_no.append(str(no))
     if asked and len(said_no) == len(asked):

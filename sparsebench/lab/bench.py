@@ -37,7 +37,7 @@ from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
-GROWN = 1.5  # times that: more is what ended trials have left, and goes back to the system
+GROWN = 1.5  # times that: more is what ended trials and checks have left, and goes back to the system
 
 
 @dataclass(slots=True, eq=False)
@@ -123,12 +123,12 @@ class Bench:
             return {"under_way": self._held_bytes() / self.most_bytes}
         facts = self._finished(trial, timing)
         del trial
-        give_back(unless_below=int(GROWN * self.most_bytes))
+        self._give_back()
         return facts
 
     def _begun(self, asked: Measure) -> _Trial:
         reference = self._sparse_reference(asked.case, asked.data)
-        own = self._gates.ready(self.kernels[asked.kernel], reference)
+        own = self._ready(self.kernels[asked.kernel], reference)
         beside = [self._dense_ready(asked.case.problem, baseline) for baseline in asked.baselines]
         if beside:
             self._problems[asked.case.problem.identity].keep(asked.baselines)
@@ -196,8 +196,16 @@ class Bench:
             self._problems[about] = _Problem(self._reference_of(problem, None))
         dense = self._problems[about]
         if name not in dense.ready:
-            dense.ready[name] = self._gates.ready(self.kernels[name], dense.reference)
+            dense.ready[name] = self._ready(self.kernels[name], dense.reference)
         return dense.ready[name]
+
+    def _ready(self, kernel: Kernel, reference: Reference) -> Ready:
+        ready = self._gates.ready(kernel, reference)
+        self._give_back()  # its checks were of float64
+        return ready
+
+    def _give_back(self) -> None:
+        give_back(unless_below=int(GROWN * self.most_bytes))
 
     def _sparse_reference(self, case: Case, data: Path | None) -> Reference:
         if self._reference is None or self._reference.case != case:
