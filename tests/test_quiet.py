@@ -53,6 +53,20 @@ def test_a_law_is_fitted_to_what_the_core_does_alone():
     assert record.speedup(total=True).median < 2.0, "verdicts are of all rounds"
 
 
+def test_of_several_runs_those_that_never_met_quiet_are_passed_over():
+    calm, disturbed = told([False] * 10), told([True] * 7 + [False] * 3)
+    quiet_rounds = Quiet.of([calm, calm, disturbed])
+    assert (quiet_rounds.enough(calm, CACHE), quiet_rounds.enough(disturbed, CACHE)) == (True, False)
+    assert ALL.enough(disturbed, CACHE)
+    usual_s = dense_times(one for _, one in dense_observations([calm, calm, disturbed], quiet_rounds))
+    for newest, earlier in ((calm, (disturbed,)), (disturbed, (calm,)), (disturbed, (disturbed, calm))):
+        (seen,) = sparse_observations([(newest, earlier)], usual_s, usual_s, quiet_rounds)
+        assert seen.time_s == pytest.approx(2.0)
+        assert seen.first_s == pytest.approx(2.0) or earlier == (disturbed,)
+    (seen,) = sparse_observations([(disturbed, (disturbed,))], usual_s, usual_s, quiet_rounds)
+    assert seen.time_s > 2.02, "there is nothing better"
+
+
 def test_what_is_usual_is_known_from_all_records_of_the_problem():
     """One of them saw the neighbour from its first round to its last."""
     calm, disturbed = told([False] * 10), told([True] * 10)

@@ -62,7 +62,8 @@ class Setting:
 class Observation:
     """One timed kernel in one cache state, its layout change included, in seconds: trimmed means over rounds.
 
-    time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs
+    time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs that met
+             enough quiet rounds, of all where none did
     first_s  that of all runs but the newest, judged_s the newest, both in units of the earlier runs' dense time: what
              judges a law that was fitted to those is the paired ratio of the newest
     plain_s  seconds of the newest run as the clock had them
@@ -212,15 +213,20 @@ def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_den
         setting,
         case,
         kept,
-        time_s=_middle([time_s, *(one.time_s(dense_s) for one in older)]),
-        first_s=_middle([one.time_s(first_dense_s) for one in older]),
+        time_s=_middle([one.time_s(dense_s) for one in _quiet([newer, *older])]),
+        first_s=_middle([one.time_s(first_dense_s) for one in _quiet(older)]),
         judged_s=newer.time_s(first_dense_s),
         plain_s=newer.plain_s,
         before_s=older[0].time_s(first_dense_s),
         before_plain_s=older[0].plain_s,
-        interval=partial(_around_all, [newer, *older], dense_s),
+        interval=partial(_around_all, _quiet([newer, *older]), dense_s),
         twice=True,
     )
+
+
+def _quiet(runs: list[_Timed]) -> list[_Timed]:
+    """Those that met enough quiet rounds; all where none did."""
+    return [one for one in runs if one.quiet.enough(one.record, one.cache)] or runs
 
 
 def _middle(times_s: list[float]) -> float:

@@ -5,7 +5,8 @@ A neighbour on the other half of the core (one Emerald Rapids core, a virtual ma
 n = 197, 90 % sparse, was 2.4 times as fast as dense or 1.9. So pairing does not cancel it, and which of the two a trial
 tells is chance. What a law is to know is the core's own. A round is quiet where its baseline took at most 1.15 times
 the tenth percentile of all rounds of that baseline on that problem; the baseline alone decides, so that no kernel is
-judged by its own luck. Where a record has fewer than six quiet ones, the six in which its baseline was fastest count.
+judged by its own luck. Where a record has fewer than six quiet ones, the six in which its baseline was fastest count;
+of several runs that are fitted together those without six are passed over, where others have them.
 
 Verdicts, reports and `compare` look at all rounds. docs/model.md says what that changes.
 """
@@ -20,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case
-from sparsebench.paired import quiet, usual
+from sparsebench.paired import LEAST_ROUNDS, QUIET, quiet, usual
 from sparsebench.record import Record
 
 
@@ -43,12 +44,19 @@ class Quiet:
 
     def rounds(self, record: Record, cache: str) -> np.ndarray:
         """Which rounds of `record` in `cache` count, [rounds] of bool."""
+        times_s, usual_s = self._baseline(record, cache)
+        return np.ones(len(times_s), bool) if usual_s is None else quiet(times_s, usual_s)
+
+    def enough(self, record: Record, cache: str) -> bool:
+        """Whether six rounds of `record` in `cache` were quiet; so it is where nothing tells."""
+        times_s, usual_s = self._baseline(record, cache)
+        return usual_s is None or bool((times_s <= QUIET * usual_s).sum() >= LEAST_ROUNDS)
+
+    def _baseline(self, record: Record, cache: str) -> tuple[np.ndarray, float | None]:
+        """Seconds of its baseline in each round, and what that usually takes, if known; its own without one."""
         name = record.best_baseline(cache, total=True)
         times_s = np.asarray(record.times_s(cache, name) if name else record.times_s(cache), float)
-        usual_s = self.usual_s.get(_about(record, cache, name)) if name else None
-        if usual_s is None:
-            return np.ones(len(times_s), bool)
-        return quiet(times_s, usual_s)
+        return times_s, self.usual_s.get(_about(record, cache, name)) if name else None
 
 
 ALL = Quiet()  # all rounds count
