@@ -29,7 +29,7 @@ Each of the three has its own, since a round of three passes outlasts such a sta
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -163,16 +163,22 @@ def _rounds_of(record: Record, side: str) -> tuple[np.ndarray, dict[str, np.ndar
     return whole_s[count], layers_s
 
 
-Lying = Literal["first", "last", "both"]  # whether convolutions leave images with channels first or last
-MOSTLY = 0.75  # of all that they leave
+Lying = Literal["first", "last", "both"]  # where channels are in the images that dense convolutions leave
+FEW = 0.05  # of all entries of images that a network's convolutions leave
 
 
 def lying_of(network: Network, kernels: Mapping[str, str]) -> Lying:
-    """How images lie, by entries, between layers that these kernels run, by layer; `first` where there are none."""
+    """How the layers that dense kernels run leave images; `kernels` by layer. Sparse ones leave `first`."""
     sizes = {layer.name: layer.m * layer.n * layer.calls for layer in network.layers if layer.conv}
-    last = sum(size for name, size in sizes.items() if leaves_channels_last(kernels[name]))
-    share = last / max(sum(sizes.values()), 1)
-    return "last" if share >= MOSTLY else "first" if share <= 1 - MOSTLY else "both"
+    dense = {name: size for name, size in sizes.items() if kernels[name].startswith("dense.")}
+    last = sum(size for name, size in dense.items() if leaves_channels_last(kernels[name]))
+    return lying(last, sum(dense.values()) - last, sum(sizes.values()))
+
+
+def lying(last: int, first: int, entries: int) -> Lying:
+    """Of the `entries` of all images, so many that dense layers leave with channels last and first."""
+    few = FEW * entries
+    return "first" if last <= few else "last" if first <= few else "both"
 
 
 # The rest -----------------------------------------------------------------------------------------------------------
@@ -182,15 +188,17 @@ def lying_of(network: Network, kernels: Mapping[str, str]) -> Lying:
 class Rest:
     """What a network spends outside its layers, dense and pruned: shares of the seconds of its dense layers.
 
-    lying  pruned again, by how images lie between layers: that of plans under which they lay so
+    lying  pruned again, by how layers that stay dense leave images: that of plans under which they left them so
+    dense_lying  how those of the dense network did, where they are known
     """
 
     dense: float
     planned: float
     lying: Mapping[Lying, float] = field(default_factory=dict)
+    dense_lying: Lying | None = None
 
     def where(self, lying: Lying) -> Rest:
-        """That of a network whose images lie so, where a pruned one was measured whose images did."""
+        """That of a network whose dense layers leave images so, where a pruned one was measured whose layers did."""
         return Rest(self.dense, self.lying.get(lying, self.planned))
 
     def seconds(self, dense_layers_s: float) -> tuple[float, float]:
@@ -230,7 +238,13 @@ def measured_rest(
     planned = [(record, share) for record in pruned if (share := rest_share(record, PLANNED)) is not None]
     shares: dict[Lying, list[float]] = defaultdict(list)
     for record, share in planned:
-        ran = {name: about["kernel"] for name, about in record.facts["layers"].items()}
-        shares[lying_of(network, ran)].append(share)
+        shares[lying_of(network, _ran(record, "kernel"))].append(share)
     lying = {how: median(found) for how, found in shares.items()}
-    return Rest(median(dense), median([share for _, share in planned] or dense), lying) if dense else None
+    ways = Counter(lying_of(network, _ran(record, "dense_kernel")) for record in found)
+    usual_way = ways.most_common(1)[0][0] if ways else None
+    return Rest(median(dense), median([share for _, share in planned] or dense), lying, usual_way) if dense else None
+
+
+def _ran(record: Record, side: str) -> dict[str, str]:
+    """The kernel that ran each layer: `kernel` in the planned network, `dense_kernel` in the dense one."""
+    return {name: about[side] for name, about in record.facts["layers"].items()}

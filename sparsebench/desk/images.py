@@ -11,14 +11,14 @@ Records know both: a dense kernel of a convolution has a layout change where it 
 
 `Walk` goes through a network, layer after layer as its file lists them, and lets each take what is least where it
 stands, as `verify` does; so that what adds images up may count too, predict.py weighs that against leaving all images
-as [batch, c, h, w]. What lies between layers - norms, activations, pools - keeps images as they are.
+alike. What lies between layers - norms, activations, pools - keeps images as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from sparsebench.case import Case
 from sparsebench.desk.dense import DenseModel
@@ -29,6 +29,7 @@ from sparsebench.desk.observe_dense import image_observations
 from sparsebench.desk.quiet import Quiet
 from sparsebench.kernel import leaves_channels_last
 from sparsebench.record import Record
+from sparsebench.rest import Lying, lying
 
 BROUGHT = "X brought to another layout"
 
@@ -87,31 +88,45 @@ def _share_of_x(case: Case) -> float:
 class Walk:
     """One way through a network.
 
-    last   how the image lies that the next layer is handed
-    plain  whether all layers are to leave images as [batch, c, h, w]
+    last  how the image lies that the next layer is handed
+    to    where all dense layers are to leave channels, if not as is least for each
     """
 
     last: bool = False
-    plain: bool = False
+    to: Literal["first", "last"] | None = None
+    _left: dict[str, int] = field(default_factory=lambda: {"first": 0, "last": 0, "by sparse layers": 0})  # entries
+
+    @property
+    def lying(self) -> Lying:
+        """How the dense layers so far left images."""
+        return lying(self._left["last"], self._left["first"], sum(self._left.values()))
 
     def dense(self, case: Case, plain: Prediction, images: AsImages | None) -> Prediction:
         """A dense layer, `plain` where images lie as [batch, c, h, w]: whichever is less here."""
-        if case.conv is None or images is None or self.plain:
+        if case.conv is None or images is None:
             return plain
+        found = self._dense(plain, images)
+        self._left["last" if self.last else "first"] += case.m * case.n
+        return found
+
+    def _dense(self, plain: Prediction, images: AsImages) -> Prediction:
         here = brought(plain, images.x_turned_s if self.last else 0.0)
         there = brought(images.last, 0.0 if self.last else images.x_turned_s)
-        if there.time_s < here.time_s:
+        if self.to == "last" or (self.to is None and there.time_s < here.time_s):
             self.last = True
             return there
-        self.last = leaves_channels_last(plain.kernel)
+        # Where the kernel with channels last is the fastest of all, its Y is brought back, and its time says so.
+        self.last = leaves_channels_last(plain.kernel) and plain.kernel != images.last.kernel
         return here
 
     def sparse(self, case: Case, guess: Prediction, images: AsImages | None) -> Prediction:
         """A sparse layer, which takes and leaves images as [batch, c, h, w]."""
-        if case.conv is None or images is None or not self.last:
+        if case.conv is None or images is None:
             return guess
+        self._left["by sparse layers"] += case.m * case.n
+        found = brought(guess, images.x_turned_s) if self.last else guess
         self.last = False
-        return brought(guess, images.x_turned_s)
+        return found
 
 
 def brought(guess: Prediction, time_s: float) -> Prediction:

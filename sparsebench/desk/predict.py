@@ -26,7 +26,7 @@ from sparsebench.desk.images import Walk
 from sparsebench.desk.layers import Asked, Interval, LayerPrediction, add_up, asked_of, walked
 from sparsebench.network import Network
 from sparsebench.plan import Plan
-from sparsebench.rest import Rest, lying_of
+from sparsebench.rest import Lying, Rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def predict(
     if rest and not any(layer.sparse for layer in layers):
         rest = Rest(rest.dense, rest.dense)
     elif rest:
-        layers, rest = _whole(network, asked, layers, rest)
+        layers, rest = _whole(asked, layers, rest)
     return NetworkPrediction(network.name, place, batch, layers, rest, layout)
 
 
@@ -133,14 +133,26 @@ def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math
 
 
 def _whole(
-    network: Network, asked: Sequence[Asked], layers: tuple[LayerPrediction, ...], rest: Rest
+    asked: Sequence[Asked], layers: tuple[LayerPrediction, ...], rest: Rest
 ) -> tuple[tuple[LayerPrediction, ...], Rest]:
-    """Layers and rest of the planned network: each layer's least time, or all images as [batch, c, h, w], if less."""
-    ways = [(layers, rest.where(lying_of(network, {each.layer.name: each.chosen.kernel for each in layers})))]
-    if any(entry.images for entry in asked):
-        ways.append((walked(asked, Walk(plain=True)), rest.where("first")))
+    """Layers and rest of the planned network, which may leave images in three ways: the least of those that are known.
+
+    Each layer's least, or all dense ones leaving [batch, c, h, w], or all channels last. What adds images up takes
+    several times as long where they lie differently, and no layer's time says so: a way counts where the rest of a
+    pruned network was measured that went it, else the one that the dense network went.
+    """
+    if not any(entry.images for entry in asked):
+        return layers, rest.where("first")
+    walks = [Walk(), Walk(to="first"), Walk(to="last")]
+    ways = [(walk.lying, found) for walk in walks for found in [walked(asked, walk)] if walk.to in (None, walk.lying)]
+    known = [way for way in ways if way[0] in rest.lying] or [way for way in ways if way[0] == rest.dense_lying]
     dense_s = add_up((layer, layer.dense) for layer in layers).value
-    return min(ways, key=lambda way: add_up((x, x.chosen) for x in way[0]).value + way[1].planned * dense_s)
+
+    def whole_s(way: tuple[Lying, tuple[LayerPrediction, ...]]) -> float:
+        return add_up((x, x.chosen) for x in way[1]).value + rest.where(way[0]).planned * dense_s
+
+    lying, found = min(known or ways[:1], key=whole_s)
+    return found, rest.where(lying)
 
 
 def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:
