@@ -11,12 +11,19 @@ import pytest
 from sparsebench.kernel import Launch
 from sparsebench.lab.baselines import aa_flags, name_baselines
 from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed
-from sparsebench.lab.interleaved import time_interleaved
+from sparsebench.lab.interleaved import Interleaved, Timing
 from sparsebench.lab.probes import CoreShare
 from sparsebench.paired import effective_rounds, median_interval, paired_ratio, rounds_interval
 from sparsebench.record import Protocol
 
 CACHE_BYTES = 2**16
+
+
+def time_interleaved(clock, contestants, protocol, against) -> Timing:
+    """A timing in one go."""
+    timing = Interleaved(clock, contestants, protocol, against).go()
+    assert timing is not None
+    return timing
 
 
 class Machine:

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from test_clock import time_interleaved
 
 from sparsebench.case import NUMPY_DTYPES, Case, Conv
 from sparsebench.errors import SparsebenchError
@@ -22,7 +23,6 @@ from sparsebench.lab.cuda_build import as_argument, poisoned, tensor_of
 from sparsebench.lab.cuda_clock import CudaClock, NotCapturable
 from sparsebench.lab.cuda_source import translation_unit
 from sparsebench.lab.device_check import TorchArithmetic
-from sparsebench.lab.interleaved import time_interleaved
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.probes import releaser
 from sparsebench.lab.reference import Reference

@@ -383,3 +383,25 @@ def test_trials_of_two_problems_take_turns_on_one_bench():
         assert np.isfinite(done[number]["error_ratio"])
         assert done[number]["error_ratio"] <= 1
     assert not bench._under_way
+
+
+def test_dense_kernels_are_timed_together_in_goes_between_those_of_trials_under_way():
+    """One moment of the machine does not name baselines; and a trial that comes to its end meanwhile has its record."""
+    protocol = Protocol(budget_s=0.02, precision=1e-9)
+    bench = Bench(all_kernels(), protocol, CpuSide(cache_bytes=2**20), load)
+    cases = [Case(m=24, k=40, n=n, pattern="unstructured", sparsity=0.8) for n in (3, 7)]
+    asked = [Measure(cases[0], None, kernel, ["dense.numpy"], 4) for kernel in KERNELS]
+    for request in asked:
+        assert "under_way" in bench.measure(request)
+    before = {about: trial.timing._taken for about, trial in bench._under_way.items()}
+    dense = ["dense.numpy", "dense.torch_mm"]
+    facts = bench.screen(cases[1].problem, dense)
+    assert set(facts["samples"]["weights_cold"]) == set(dense)
+    assert not facts["wrong"]
+    for about, trial in bench._under_way.items():
+        assert trial.timing._taken > before[about]
+        assert trial.seen is not None, "seven goes are more than it wanted"
+    found = [bench.measure(request) for request in asked]
+    assert not bench._under_way
+    for facts, request in zip(found, asked, strict=True):
+        assert len(facts["samples"]["weights_cold"][request.kernel]) >= LEAST_ROUNDS

@@ -23,7 +23,7 @@ from sparsebench.kernel import Kernel
 from sparsebench.lab.calm import Calm
 from sparsebench.lab.clock import Contestant
 from sparsebench.lab.gates import Gates
-from sparsebench.lab.interleaved import Interleaved, Timing, time_interleaved
+from sparsebench.lab.interleaved import Interleaved, Timing
 from sparsebench.lab.matrices import Matrices
 from sparsebench.lab.memory import give_back
 from sparsebench.lab.operands import spoil
@@ -37,6 +37,7 @@ from sparsebench.record import Protocol
 
 AA = "dense.aa"  # the winning dense kernel entered a second time: its ratio to itself must be 1
 HELD_SHARE = 0.2  # of the memory free at the start, for trials under way; a check takes as much again for a moment
+OTHERS = 3  # trials that have a go between two of a timing that is asked for as a whole
 GROWN = 1.5  # times that: more is what ended trials and checks have left, and goes back to the system
 
 
@@ -61,6 +62,7 @@ class _Trial:
     beside: Sequence[Ready]
     timing: Interleaved
     clocks: Mapping[str, Any]  # before the first go
+    seen: Timing | None = None  # what all goes saw, where that came while another timing was asked for
 
     @property
     def held_bytes(self) -> int:
@@ -117,7 +119,9 @@ class Bench:
         about = asked.case.identity, asked.kernel, tuple(asked.baselines)
         trial = self._under_way.pop(about, None) or self._begun(asked)
         with self.watch.part("clock"):
-            timing = trial.timing.go()
+            timing = trial.seen or trial.timing.go()
+            if trial.seen:
+                trial.timing.once_more()  # checks of other trials have been at its baselines since
         if timing is None:
             self._under_way[about] = trial
             return {"under_way": self._held_bytes() / self.most_bytes}
@@ -162,13 +166,23 @@ class Bench:
     # How it is done -----------------------------------------------------------------------------------------------
 
     def _time(self, problem: Case, contestants: Sequence[Contestant], against: Sequence[str]) -> dict[str, Any]:
-        """Time `contestants` together, in one go."""
+        """Time `contestants` together, in goes between which trials under way have theirs."""
         spoil(y for contestant in contestants for y in contestant.rotation.outputs)
-        before = self.side.clocks()
+        before, side, calm = self.side.clocks(), self.side, self._calm[problem.identity]
+        timing = Interleaved(
+            side.clock, contestants, self.protocol, against, side.goes_together, side.settling_rounds, calm
+        )
         with self.watch.part("clock"):
-            settling, calm = self.side.settling_rounds, self._calm[problem.identity]
-            timing = time_interleaved(self.side.clock, contestants, self.protocol, against, settling, calm)
-        return self._told(timing, before)
+            while (seen := timing.go()) is None:
+                self._others_go()
+        return self._told(seen, before)
+
+    def _others_go(self) -> None:
+        """Let the trials that rested longest have a go."""
+        for about in list(self._under_way)[:OTHERS]:
+            trial = self._under_way.pop(about)
+            trial.seen = trial.seen or trial.timing.go()
+            self._under_way[about] = trial
 
     def _told(self, timing: Timing, before: Mapping[str, Any]) -> dict[str, Any]:
         """What a record says of a timing: samples, why it stopped, doubts, and the core's clock before and after."""

@@ -51,6 +51,7 @@ class CudaSide:
     keeps_packed: bool = True
     sets_up_at_first_call: bool = True
     settling_rounds: int = 0  # a trial has one go, and events see no start of it
+    goes_together: int = 1
 
     def __post_init__(self) -> None:
         self.clock = CudaClock(self.cache_bytes, mark=self.mark, empty=self._empty)

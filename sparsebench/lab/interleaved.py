@@ -99,6 +99,10 @@ class Interleaved:
             return None
         return self._timing(self._done)
 
+    def once_more(self) -> None:
+        """A round that does not count, so that what the last call left is there to be looked at."""
+        next(iter(self.clock.rounds(self.contestants, self.protocol.cache)))
+
     def _book(self, start_s: float, counted_s: float, end_s: float) -> None:
         """Add up what a go took, and what of it was lost."""
         took_s = end_s - start_s
@@ -180,20 +184,6 @@ class Interleaved:
         shares = {name: lost_s / self._took_s for name, lost_s in self._lost_s.items()}
         lost = (f"{name}:{share:.0%}" for name, share in shares.items() if share > FOREIGN_SHARE)
         return Timing(self._samples, stop, (*_flags(self._samples), *lost, *self.clock.doubts()))
-
-
-def time_interleaved(
-    clock: Clock,
-    contestants: Sequence[Contestant],
-    protocol: Protocol,
-    against: Sequence[str],
-    settling: int = 0,
-    calm: Calm | None = None,
-) -> Timing:
-    """A timing in one go."""
-    timing = Interleaved(clock, contestants, protocol, against, settling=settling, calm=calm or Calm()).go()
-    assert timing is not None
-    return timing
 
 
 def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision: float) -> bool:

@@ -40,6 +40,7 @@ class Side(Protocol):
     keeps_packed: bool  # whether packed matrices are kept for later trials; peak_memory_bytes then leaves them out
     sets_up_at_first_call: bool  # whether the first call over a copy of W does more than the next; no sample may be it
     settling_rounds: int  # at the start of a go, which do not count
+    goes_together: int  # in which kernels of one problem are timed against each other, no trial of one among them
 
     @property
     def clock(self) -> Clock:
@@ -100,6 +101,7 @@ class CpuSide:
     # All libraries' first calls over a copy took 0.98 to 1.05 of their second, cold (measured, Cascade Lake).
     sets_up_at_first_call: bool = False
     settling_rounds: int = 6  # interleaved.py says why: a Y of 3 MB is at home after as many calls
+    goes_together: int = 8
 
     def __post_init__(self) -> None:
         self.clock = CpuClock(self.cache_bytes, mark=self.mark)
