@@ -190,16 +190,22 @@ class Rest:
 
     lying  pruned again, by how layers that stay dense leave images: that of plans under which they left them so
     dense_lying  how those of the dense network did, where they are known
+    dense_layers_s  what its layers took in place, where verifications of other plans tell
     """
 
     dense: float
     planned: float
     lying: Mapping[Lying, float] = field(default_factory=dict)
     dense_lying: Lying | None = None
+    dense_layers_s: float | None = None
 
     def where(self, lying: Lying) -> Rest:
         """That of a network whose dense layers leave images so, where a pruned one was measured whose layers did."""
-        return Rest(self.dense, self.lying.get(lying, self.planned))
+        return Rest(self.dense, self.lying.get(lying, self.planned), dense_layers_s=self.dense_layers_s)
+
+    def unpruned(self) -> Rest:
+        """That of the dense network in both forms."""
+        return Rest(self.dense, self.dense, dense_layers_s=self.dense_layers_s)
 
     def seconds(self, dense_layers_s: float) -> tuple[float, float]:
         """(dense, planned) seconds of a network whose dense layers take so many."""
@@ -234,6 +240,10 @@ def measured_rest(
     ]
     found = [record for record in found if only_weights_were_cold(record)] or found
     dense = [share for record in found if (share := rest_share(record, DENSE)) is not None]
+    if not dense:
+        return None
+    times = [times for record in found if (times := times_of(record, DENSE)) and times.layers_s]
+    layers_s = geometric_mean([sum(each.layers_s.values()) for each in times])
     pruned = [record for record in found if record.case.params["plan"]]
     planned = [(record, share) for record in pruned if (share := rest_share(record, PLANNED)) is not None]
     shares: dict[Lying, list[float]] = defaultdict(list)
@@ -241,8 +251,8 @@ def measured_rest(
         shares[lying_of(network, _ran(record, "kernel"))].append(share)
     lying = {how: median(found) for how, found in shares.items()}
     ways = Counter(lying_of(network, _ran(record, "dense_kernel")) for record in found)
-    usual_way = ways.most_common(1)[0][0] if ways else None
-    return Rest(median(dense), median([share for _, share in planned] or dense), lying, usual_way) if dense else None
+    planned_share = median([share for _, share in planned] or dense)
+    return Rest(median(dense), planned_share, lying, ways.most_common(1)[0][0], layers_s)
 
 
 def _ran(record: Record, side: str) -> dict[str, str]:

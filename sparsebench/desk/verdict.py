@@ -127,7 +127,9 @@ def verdict_on(prediction: NetworkPrediction) -> Verdict:
     kernels = ", ".join(sorted({layer.chosen.kernel for layer in pruned})) or "no sparse kernel"
     share = sum(layer.layer.calls for layer in pruned)
     total = sum(layer.layer.calls for layer in prediction.layers)
-    whole = f"whole network {network}" if network else "layers only, rest unknown"
+    whole = "layers only, rest unknown"
+    if network and (whole_s := prediction.whole_s):
+        whole = f"whole network {network}, {units.seconds(whole_s[0])} to {units.seconds(whole_s[1])}"
     answer = (
         f"{prediction.network}, batch {prediction.batch}: its layers run {layers} as fast as dense "
         f"({units.seconds(prediction.dense_s.value)} to {units.seconds(prediction.sparse_s.value)}; {whole}), "

@@ -170,13 +170,10 @@ class Against:
     @property
     def whole_s(self) -> tuple[Off, Off] | None:
         """(dense, planned) seconds of the whole network; None where the prediction knew no rest."""
-        rest_s, dense, planned = self.prediction.rest_s, self.prediction.dense_s, self.prediction.sparse_s
-        if rest_s is None:
+        predicted = self.prediction.whole_s
+        if predicted is None:
             return None
-        return (
-            Off(dense.value + rest_s[0], self.measured.dense.whole_s),
-            Off(planned.value + rest_s[1], self.measured.planned.whole_s),
-        )
+        return Off(predicted[0], self.measured.dense.whole_s), Off(predicted[1], self.measured.planned.whole_s)
 
     @property
     def speedup(self) -> Off | None:
