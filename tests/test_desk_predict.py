@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from replay import MACHINE, usual_arms, usual_world, write_results
 
+from sparsebench import units
 from sparsebench.commands import load_models
 from sparsebench.desk.fit import fit
 from sparsebench.desk.layers import Interval, LayerPrediction, add_up
@@ -112,6 +113,26 @@ def test_without_the_rest_there_is_no_network_speedup(fitted):
     dense_s, sparse_s, rest_s = whole.dense_s.value, whole.sparse_s.value, 0.2 * whole.dense_s.value
     assert whole.network_speedup.value == pytest.approx((dense_s + rest_s) / (sparse_s + rest_s))
     assert (whole.to_json()["rest_s"], whole.to_json()["planned_rest_s"]) == pytest.approx((rest_s, rest_s))
+
+
+def test_seconds_of_a_network_are_those_of_its_dense_layers_in_place(fitted):
+    """What other verifications found of them: amid other layers they take longer than alone. Speedups do not change."""
+    alone = predict(NETWORK, fitted, blocks(), rest=Rest(0.2, 0.1))
+    dense_s, sparse_s = alone.dense_s.value, alone.sparse_s.value
+    assert alone.in_place == 1
+    assert alone.whole_s == (pytest.approx(1.2 * dense_s), pytest.approx(sparse_s + 0.1 * dense_s))
+    there = predict(NETWORK, fitted, blocks(), rest=Rest(0.2, 0.1, dense_layers_s=1.5 * dense_s))
+    assert there.in_place == pytest.approx(1.5)
+    assert there.whole_s == tuple(pytest.approx(1.5 * time_s) for time_s in alone.whole_s)
+    assert there.rest_s == tuple(pytest.approx(1.5 * time_s) for time_s in alone.rest_s)
+    assert there.network_speedup.value == pytest.approx(alone.network_speedup.value)
+    assert there.to_json()["network_s"] == list(there.whole_s)
+    assert predict(NETWORK, fitted, Plan(NETWORK, {}), rest=Rest(0.2, 0.1, dense_layers_s=dense_s)).whole_s == (
+        pytest.approx(1.2 * dense_s),
+        pytest.approx(1.2 * dense_s),
+    )
+    assert predict(NETWORK, fitted, blocks()).whole_s is None
+    assert f"{units.seconds(there.whole_s[0])} to {units.seconds(there.whole_s[1])}" in verdict_on(there).answer
 
 
 def test_each_form_of_a_network_has_its_own_rest(fitted):

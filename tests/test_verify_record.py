@@ -108,6 +108,13 @@ def test_the_rest_is_what_no_layer_took():
     assert measured_rest([replace(whole(), outcome="wrong", samples={})], TOY, 1, MACHINE) is None
 
 
+def test_what_dense_layers_took_in_place_is_known_from_other_plans():
+    found = measured_rest([whole(), whole(rest_s=4e-3)], TOY, 1, MACHINE)
+    assert found.dense_layers_s == pytest.approx(DENSE_S)
+    assert found.dense_lying == "first", "there are no images"
+    assert found.where("last").dense_layers_s == found.unpruned().dense_layers_s == found.dense_layers_s
+
+
 def test_a_pruned_network_has_a_rest_of_its_own():
     """Behind sparse convolutions activations lie otherwise."""
     pruned = whole(rest_s=1e-3)
