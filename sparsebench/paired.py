@@ -118,15 +118,20 @@ def usual(times_s: Sequence[float] | np.ndarray) -> float:
     return float(np.quantile(times_s, USUAL))
 
 
+def undisturbed(times_s: Sequence[float] | np.ndarray, usual_s: float) -> np.ndarray:
+    """Which of these rounds, [rounds] of bool, took at most QUIET times `usual_s`."""
+    return np.asarray(times_s) <= QUIET * usual_s
+
+
 def quiet(times_s: np.ndarray, usual_s: float, least: int = LEAST_ROUNDS) -> np.ndarray:
-    """Which of these rounds, [rounds] of bool, took at most QUIET times `usual_s`; or the `least` fastest.
+    """Which of these rounds, [rounds] of bool, were undisturbed; or the `least` fastest, where fewer were.
 
     >>> quiet(np.array([1.0, 1.1, 1.6, 1.0, 1.7, 1.1, 1.0, 1.1]), 1.0).tolist()
     [True, True, False, True, False, True, True, True]
     >>> quiet(np.array([1.4, 1.3]), 1.0).tolist()
     [True, True]
     """
-    found = times_s <= QUIET * usual_s
+    found = undisturbed(times_s, usual_s)
     if found.sum() >= min(least, len(times_s)):
         return found
     fastest = np.zeros(len(times_s), bool)

@@ -133,11 +133,12 @@ def predict(
     layout = layout or measured_layout(fitted, place, dtype, math)
     planned = plan.cases(network, batch, dtype, math, layout)
     asked = [asked_of(fitted, place, entry) for entry in planned]
-    layers = walked(asked, Walk())
+    walk = Walk()
+    layers = walked(asked, walk)
     if rest and not any(layer.sparse for layer in layers):
         rest = rest.unpruned()
     elif rest:
-        layers, rest = _whole(asked, layers, rest)
+        layers, rest = _whole(asked, walk.lying, layers, rest)
     return NetworkPrediction(network.name, place, batch, layers, rest, layout)
 
 
@@ -153,7 +154,7 @@ def measured_layout(fitted: FittedModels, place: Place, dtype: DType, math: Math
 
 
 def _whole(
-    asked: Sequence[Asked], layers: tuple[LayerPrediction, ...], rest: Rest
+    asked: Sequence[Asked], lying: Lying, layers: tuple[LayerPrediction, ...], rest: Rest
 ) -> tuple[tuple[LayerPrediction, ...], Rest]:
     """Layers and rest of the planned network, which may leave images in three ways: the least of those that are known.
 
@@ -163,16 +164,19 @@ def _whole(
     """
     if not any(entry.images for entry in asked):
         return layers, rest.where("first")
-    walks = [Walk(), Walk(to="first"), Walk(to="last")]
-    ways = [(walk.lying, found) for walk in walks for found in [walked(asked, walk)] if walk.to in (None, walk.lying)]
+    ways = [(lying, layers)]
+    for walk in (Walk(to="first"), Walk(to="last")):
+        found = walked(asked, walk)
+        if walk.lying == walk.to:
+            ways.append((walk.lying, found))
     known = [way for way in ways if way[0] in rest.lying] or [way for way in ways if way[0] == rest.dense_lying]
     dense_s = add_up((layer, layer.dense) for layer in layers).value
 
     def whole_s(way: tuple[Lying, tuple[LayerPrediction, ...]]) -> float:
         return add_up((x, x.chosen) for x in way[1]).value + rest.where(way[0]).planned * dense_s
 
-    lying, found = min(known or ways[:1], key=whole_s)
-    return found, rest.where(lying)
+    way = min(known or ways[:1], key=whole_s)
+    return way[1], rest.where(way[0])
 
 
 def _speedup(layers: Sequence[LayerPrediction], rest: Rest) -> Interval:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case
-from sparsebench.paired import LEAST_ROUNDS, QUIET, quiet, usual
+from sparsebench.paired import LEAST_ROUNDS, quiet, undisturbed, usual
 from sparsebench.record import Record
 
 
@@ -50,7 +50,7 @@ class Quiet:
     def enough(self, record: Record, cache: str) -> bool:
         """Whether six rounds of `record` in `cache` were quiet; so it is where nothing tells."""
         times_s, usual_s = self._baseline(record, cache)
-        return usual_s is None or bool((times_s <= QUIET * usual_s).sum() >= LEAST_ROUNDS)
+        return usual_s is None or bool(undisturbed(times_s, usual_s).sum() >= LEAST_ROUNDS)
 
     def _baseline(self, record: Record, cache: str) -> tuple[np.ndarray, float | None]:
         """Seconds of its baseline in each round, and what that usually takes, if known; its own without one."""

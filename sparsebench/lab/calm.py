@@ -9,9 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from sparsebench.paired import QUIET, usual
+from sparsebench.paired import undisturbed, usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +25,4 @@ class Calm:
     def quiet(self, cache: str, kernel: str, times_s: Sequence[float]) -> int:
         """In how many rounds in which `kernel` took `times_s` nothing slowed it; all where it was never heard of."""
         heard = self._heard.get((cache, kernel))
-        return int((np.asarray(times_s) <= QUIET * usual(heard)).sum()) if heard else len(times_s)
+        return int(undisturbed(times_s, usual(heard)).sum()) if heard else len(times_s)

@@ -34,6 +34,7 @@ from sparsebench.record import Protocol
 
 FIRST_LOOK, LOOK_AGAIN = 12, 1.25  # rounds before the first look at the ratio, and the growth between looks
 DIGITS = 10  # of a second that a sample keeps: 0.1 ns, a tenth of what clocks tell; the rest made records twice as long
+GOES = 8  # in which a CPU takes a timing
 LEAST_GOES = 4  # of a timing in several: whatever one mood of the machine says, others are asked too
 QUANTUM_S = 8e-3  # what a descheduled thread loses at a time on Linux (measured: facts in docs/measuring.md)
 WIDE_IQR = 0.25

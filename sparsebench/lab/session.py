@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from sparsebench.lab import interleaved
 from sparsebench.lab.baselines import Baselines, passing, screen
 from sparsebench.lab.blame import BLAMED, twice
 from sparsebench.lab.docket import Docket, Problem
@@ -23,7 +24,7 @@ from sparsebench.suite import Trial
 
 MOST_LOSSES = 3  # devices that may go away under the same request
 UNDER_WAY = {"cpu": 32, "cuda": 1}  # at most so many trials at once
-GOES = {"cpu": 8, "cuda": 1}  # in which each takes its time
+GOES = {"cpu": interleaved.GOES, "cuda": 1}  # in which each takes its time
 ADMITTED = 4  # trials begun before those under way have their next go: they end one by one then, not all together
 
 

@@ -15,6 +15,7 @@ from sparsebench.case import Case
 from sparsebench.kernel import Launch
 from sparsebench.lab.check import NUMPY, Arithmetic
 from sparsebench.lab.clock import Clock, CpuClock
+from sparsebench.lab.interleaved import GOES
 from sparsebench.lab.operands import OutputToolchain, in_layout, layout_change_s
 from sparsebench.lab.probes import PeakMemory, clock_mhz
 from sparsebench.lab.stopwatch import Stopwatch
@@ -101,7 +102,7 @@ class CpuSide:
     # All libraries' first calls over a copy took 0.98 to 1.05 of their second, cold (measured, Cascade Lake).
     sets_up_at_first_call: bool = False
     settling_rounds: int = 6  # interleaved.py says why: a Y of 3 MB is at home after as many calls
-    goes_together: int = 8
+    goes_together: int = GOES
 
     def __post_init__(self) -> None:
         self.clock = CpuClock(self.cache_bytes, mark=self.mark)
