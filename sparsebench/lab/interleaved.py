@@ -39,6 +39,7 @@ LEAST_GOES = 4  # of a timing in several: whatever one mood of the machine says,
 QUANTUM_S = 8e-3  # what a descheduled thread loses at a time on Linux (measured: facts in docs/measuring.md)
 WIDE_IQR = 0.25
 PATIENCE = 2.0  # times the budget, beyond it, for a timing that lacks quiet rounds
+SETTLING_PARTS = 2.0  # times what a go counts, at most, for its rounds that do not: three kernels of 3 ms need as much
 PEEK = 3  # of the rounds that do not count, the latest, tell whether the machine is quiet now
 FOREIGN_SHARE = 0.05  # of the wall time of a timing, without its core
 
@@ -58,7 +59,7 @@ class Interleaved:
 
     It is over when each one's ratio to the fastest of `against` is known to `protocol.precision`, seen in four goes at
     least; or at the budget, though never before six rounds, since fewer give no interval. A go begins with at most
-    `settling` rounds that nobody counts, in no more time than those that count have.
+    `settling` rounds that nobody counts, in no more than twice the time of those that count.
 
     In several goes it is not over before six of its rounds were quiet, unless it has waited for them for `patience`
     times the budget. What is quiet is told by `calm`, which all timings of a problem share and add to.
@@ -150,7 +151,7 @@ class Interleaved:
                 each.rotation.settle_on_y()
             for times_s in islice(rounds, self.settling):
                 seen.append(times_s)
-                if time.perf_counter() >= start_s + self._part_s:
+                if time.perf_counter() >= start_s + SETTLING_PARTS * self._part_s:
                     break
         return seen
 
