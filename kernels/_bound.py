@@ -45,14 +45,21 @@ def _typed(library: Any) -> Any:
 
 
 def bound(
-    lists: Lists, n: int, dtype: str, x: Any, y: Any, toolchain: Toolchain, turned: bool = False, adds: bool = False
-) -> tuple[Callable[[], partial[None]], dict[str, Any]]:
-    """What makes a call without arguments that writes (or adds) W X to the address `y`, and what a record should say.
+    lists: Lists,
+    n: int,
+    dtype: str,
+    places: Sequence[tuple[Any, Any]],
+    toolchain: Toolchain,
+    turned: bool = False,
+    adds: bool = False,
+) -> tuple[Callable[[], list[partial[None]]], dict[str, Any]]:
+    """What makes a call without arguments for each of `places`, which writes (or adds) W X there, and facts of it.
 
-    Each call it makes has its own copy of W. Cutting W costs milliseconds, and is done once for all of them.
+    All calls that it makes at once share one copy of W, those of the next time another. Cutting W costs milliseconds,
+    and is done once for all of them.
 
-    dtype  of W, X and Y
-    x      pointer to [k, n]; y, to [m, n]; if `turned` [n, k] and [n, m]
+    dtype   of W, X and Y
+    places  (x, y), pointers to [k, n] and [m, n]; if `turned` to [n, k] and [n, m]
     """
     library = library_for(PRODUCT, n, dtype, toolchain)
     height = lists.groups.rows.shape[1] if lists.groups else 1
@@ -70,22 +77,23 @@ def bound(
     of_threads = _segments(lists, rows, way.segment_rows)
     library.product.restype = None
 
-    def call() -> partial[None]:
-        keep = Keeper(x, y)
-        product = Product(*sizes, x.value, y.value, keep.shared(x_slab), keep.shared(y_slab))
-        made = partial(
-            library.product,
-            keep.struct(product),
+    def calls() -> list[partial[None]]:
+        keep = Keeper(places)
+        weights = (
             keep.struct(_struct(groups, levels, np.uint16, ahead, keep)) if groups else None,
             _segment_structs(of_threads, keep) if of_threads else None,
             ctypes.c_void_p(keep.address(parts)),
             ctypes.c_void_p(keep.address(rows)),
             ctypes.c_int64(threads),
         )
-        made.keep = keep  # type: ignore[attr-defined]
+        made = []
+        for x, y in places:
+            product = Product(*sizes, x.value, y.value, keep.shared(x_slab), keep.shared(y_slab))
+            made.append(partial(library.product, keep.struct(product), *weights))
+            made[-1].keep = keep  # type: ignore[attr-defined]
         return made
 
-    return call, {"strip_columns": way.strip_columns, "turned": turned, "rows_together": height} | asdict(way)
+    return calls, {"strip_columns": way.strip_columns, "turned": turned, "rows_together": height} | asdict(way)
 
 
 def _shares(lists: Lists, threads: int) -> tuple[np.ndarray, np.ndarray]:

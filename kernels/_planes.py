@@ -110,10 +110,10 @@ class Geometry:
 
 def convolution(
     groups: RowGroups, conv: Conv, dtype: str, x: Any, y: Any, toolchain: Toolchain, adds: bool = False
-) -> tuple[Callable[[], partial[None]], dict[str, Any]]:
-    """What makes a call without arguments that writes (or adds) the convolution to y [batch, m, oh, ow], and facts.
+) -> tuple[Callable[[], list[partial[None]]], dict[str, Any]]:
+    """What makes the one call without arguments that writes (or adds) the convolution to y [batch, m, oh, ow]; facts.
 
-    Each call it makes has its own copy of W.
+    It has its own copy of W each time.
 
     dtype  of W, X and Y
     x, y   pointers
@@ -128,7 +128,7 @@ def convolution(
     shares = group_shares(groups, threads)
     library.convolution.restype = None
 
-    def call() -> partial[None]:
+    def calls() -> list[partial[None]]:
         keep = Keeper(x, y)
         struct = Planes(
             *(m, conv.c, conv.h, conv.w, conv.stride, conv.padding),
@@ -149,11 +149,11 @@ def convolution(
             ctypes.c_int64(threads),
         )
         made.keep = keep  # type: ignore[attr-defined]
-        return made
+        return [made]
 
     idle = geometry.positions / (geometry.conv.batch * conv.oh * conv.ow) - 1
     facts = {"strip_columns": lanes * widest, "rows_together": height, "images_together": geometry.conv.batch}
-    return call, facts | {"idle_positions": round(idle, 3)}
+    return calls, facts | {"idle_positions": round(idle, 3)}
 
 
 def images_together(conv: Conv) -> Conv:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparsebench.kernel import Launch
-from sparsebench.lab.baselines import aa_flags, name_baselines
+from sparsebench.lab.baselines import aa_flags
 from sparsebench.lab.clock import Contestant, CpuClock, Rotation, copies_needed
 from sparsebench.lab.interleaved import Interleaved, Timing
 from sparsebench.lab.probes import CoreShare
@@ -214,25 +214,6 @@ def test_effective_rounds_of_series_known_in_closed_form():
 def test_pairs_cannot_be_made_up():
     with pytest.raises(ValueError, match="paired ratio of 2 and 1 rounds"):
         paired_ratio([1.0, 2.0], [1.0])
-
-
-def test_named_baselines_are_at_most_two_within_3_percent():
-    assert name_baselines({"a": 1.0, "b": 1.02, "c": 1.01, "d": 2.0}, {}) == ["a", "c"]
-
-
-def test_a_trial_has_two_beside_it_in_every_run():
-    """Whether a second is within 3 % is chance, and what streams between two calls of a kernel counts."""
-    assert name_baselines({"a": 1.0, "b": 1.04, "c": 1.05}, {}) == ["a", "b"]
-    assert name_baselines({"a": 1.0, "b": 1.5, "c": 1.04}, {"a": 0.7, "c": 0.7}) == ["a", "b"], "the fastest in all"
-    assert name_baselines({"a": 1.0}, {}) == ["a"]
-
-
-def test_the_fastest_with_its_layout_change_is_named_too():
-    """`speedup_total` is over it: of 108 problems of a sweep it was not among the two in 10, by up to 3.2 times."""
-    usual_s = {"a": 1.0, "b": 1.02, "c": 1.5, "d": 2.0}
-    assert name_baselines(usual_s, {"a": 0.9, "b": 0.9}) == ["a", "b", "c"]
-    assert name_baselines(usual_s, {"a": 0.9, "b": 0.1}) == ["a", "b"]
-    assert name_baselines(usual_s, {"a": 0.5, "b": 0.6}) == ["a", "b"], "equal to one that is named"
 
 
 def test_the_real_clock_measures_a_sleep():
