@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from kernel_cases import (
     convolution_for,
     each,
     example,
+    packed_for,
     prepared,
     problems_for,
     question_for,
@@ -70,6 +72,25 @@ def test_again_is_the_same_convolution_over_a_copy_of_w(kernel, toolchain):
 
 
 # ---------------------------------------------------------------------------------------------------- out of bounds
+
+
+@every_convolution
+@pytest.mark.parametrize("side", [1, 8], ids=["one pixel", "a plane"])
+def test_all_images_of_a_batch_share_a_copy_of_w(kernel, side, toolchain):
+    """Where each image is a product of its own; with a copy an image W was streamed from memory as often."""
+    grown = []
+    for batch in (1, 16):
+        case = convolution_for(kernel, Conv(c=512, h=side, w=side, kh=1, kw=1, batch=batch), m=256)
+        question, draw = question_for(case)
+        launch = prepared(kernel, case, question, draw, toolchain)
+        assert launch.again is not None
+        tracemalloc.start()
+        kept = launch.again()
+        grown.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert np.array_equal(answer(kept, case), answer(launch, case))
+    assert grown[0] > packed_for(kernel, case, question, draw).nbytes / 2, "numpy's arrays are traced"
+    assert grown[1] < 1.5 * grown[0]
 
 
 def run_guarded(*arguments: str) -> subprocess.CompletedProcess[str]:
