@@ -75,9 +75,9 @@ def test_a_sweep_has_enough_shapes_for_each_kernel_and_holds_every_network_out(n
     assert {kernel: len(seen) for kernel, seen in shapes.items() if len(seen) < SWEEPS[name]} == {}
 
 
-@pytest.mark.parametrize(("name", "minutes"), [("sweep", 30), ("sweep-conv", 16)])
+@pytest.mark.parametrize(("name", "minutes"), [("sweep", 65), ("sweep-conv", 32)])
 def test_a_sweep_takes_minutes_on_one_core(name: str, minutes: float) -> None:
-    """0.39 and 0.5 s a trial were measured on a core of a Cascade Lake."""
+    """0.76 and 0.84 s a trial were measured on a core of an Emerald Rapids whose other core measured too."""
     trials = Suite.load(resolve_suite(name)).trials(all_kernels(), device="cpu")
-    assert len(trials) * 0.45 < minutes * 60
+    assert len(trials) * 0.8 < minutes * 60
     assert max(trial.case.flops() for trial in trials) < 5.2e9  # 50 ms of a dense product at 100 GFLOP/s
