@@ -62,12 +62,12 @@ def screen(passed: Sequence[Trial], ledger: Ledger, ask: Ask, finish: Finish) ->
     usual_s = {name: usual(times_s) for name, times_s in screened.facts["samples"][ledger.protocol.cache[0]].items()}
     named = name_baselines(usual_s, layout_s)
     case = trials[named[0]].case
-    once_more = [*named, *(_lying_otherwise(named, usual_s, layout_s) if case.conv else ())]
-    twin, _ = ask(Screen(case, once_more, twin=True))
+    also = _lying_otherwise(named, usual_s, layout_s) if case.conv else []
+    twin, _ = ask(Screen(case, [*named, *also], twin=True))
     layout_s[AA] = layout_s[named[0]]
     answers = []
     for name, trial in trials.items():
-        again = name in (named[0], *once_more[len(named) :]) and twin.outcome == "ok" and not twin.facts["wrong"]
+        again = name in (named[0], *also) and twin.outcome == "ok" and not twin.facts["wrong"]
         answers.append((trial, _answer(name, own[name], twin if again else screened, named, layout_s)))
     baselines = {name: ledger.sha(name) for name in named}
     finish(baselines, answers)
@@ -98,9 +98,7 @@ def name_baselines(usual_s: Mapping[str, float], layout_s: Mapping[str, float]) 
     return named if len(named) > 1 else fastest[:MOST]
 
 
-def _lying_otherwise(
-    named: Sequence[str], usual_s: Mapping[str, float], layout_s: Mapping[str, float]
-) -> Sequence[str]:
+def _lying_otherwise(named: Sequence[str], usual_s: Mapping[str, float], layout_s: Mapping[str, float]) -> list[str]:
     """The fastest kernel that turns images where none of `named` does, or that takes them as they lie; none if none."""
     turning = {layout_s.get(name, 0.0) > 0 for name in named}
     others = [name for name in usual_s if (layout_s.get(name, 0.0) > 0) not in turning]
