@@ -73,6 +73,13 @@ def newest(records: Iterable[Record]) -> dict[str, Record]:
     return {record.key: record for record in records}
 
 
+def without_first(records: Iterable[Record]) -> list[Record]:
+    """`records` without those whose trial was timed again in the same run: the later line holds their rounds too."""
+    every = list(records)
+    last = {(record.key, record.started_at): number for number, record in enumerate(every)}
+    return [record for number, record in enumerate(every) if last[record.key, record.started_at] == number]
+
+
 @uncollected()
 def read_records(results: Path, machine: str | None = None) -> list[Record]:
     """All of `each_record` at once: about 10 KB a record, most of it samples."""

@@ -26,7 +26,7 @@ import numpy as np
 from sparsebench.desk.observe import Observation, Runs, by_trial
 from sparsebench.errors import StoreError
 from sparsebench.record import Record
-from sparsebench.store import read_lines
+from sparsebench.store import read_lines, without_first
 
 APART = timedelta(minutes=30)
 DISTURBED = 20  # percent of its time that a timing lost: one such, 84 %, told 0.14 ms of a kernel that takes 9
@@ -48,7 +48,7 @@ def runs(records: Iterable[Record]) -> list[Runs]:
     A trial is a machine, a case, a kernel, caches and threads; records of other code are passed over.
     """
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for about, record in by_trial(records):
+    for about, record in by_trial(without_first(records)):
         groups[about].append(record)
     newest = [_newest(group) for group in groups.values()]
     return [(record, _earlier(record, group)) for record, group in zip(newest, groups.values(), strict=True)]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sparsebench.errors import StoreError
 from sparsebench.kernel import Kernel, load_kernels
 from sparsebench.record import Protocol, Record
-from sparsebench.store import read_lines
+from sparsebench.store import read_lines, without_first
 
 # Versions that matter only to kernels with this need (Kernel.needs); all others matter to every kernel.
 TOOL_OF = {
@@ -54,7 +54,7 @@ def read_side(path: Path) -> list[Record]:
 def runs_of(records: Iterable[Record], *, across: bool = False) -> dict[About, list[Record]]:
     """The runs of the newest code of each kernel on each case, oldest first; a newest record without times, alone."""
     groups: dict[About, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in without_first(records):
         machine = "" if across else record.machine
         groups[About(record.case.key, record.kernel, record.protocol, machine)].append(record)
     return {about: _of_newest_code(group) for about, group in groups.items()}

@@ -18,9 +18,9 @@ class Calm:
 
     _heard: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def hear(self, cache: str, kernel: str, time_s: float) -> None:
-        """Note what `kernel` took in a round that counts, in cache state `cache`."""
-        self._heard[cache, kernel].append(time_s)
+    def hear(self, cache: str, kernel: str, *times_s: float) -> None:
+        """Note what `kernel` took in rounds that count, in cache state `cache`."""
+        self._heard[cache, kernel].extend(times_s)
 
     def quiet(self, cache: str, kernel: str, times_s: Sequence[float]) -> int:
         """In how many rounds in which `kernel` took `times_s` nothing slowed it; all where it was never heard of."""

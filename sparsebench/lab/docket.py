@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -27,6 +27,7 @@ from sparsebench.lab.baselines import Baselines
 from sparsebench.lab.blame import BLAMED, STRIKES, Quarantine
 from sparsebench.lab.estimate import Costs
 from sparsebench.lab.ledger import Ledger
+from sparsebench.lab.restless import restless
 from sparsebench.lab.stopwatch import PARTS
 from sparsebench.lab.wire import Answer, Lost, Request
 from sparsebench.machine import Machine
@@ -77,6 +78,7 @@ class Problem:
     later   those that broke a worker in an earlier run: after all others, so that a quarantine cannot starve these
     visit   how many sparse trials a device takes at a time, at least 1
     losses  requests under way when a device went away
+    first   {id of a trial: its record}, where its trials are timed again (lab/restless.py)
     """
 
     dense: list[Trial]
@@ -85,6 +87,7 @@ class Problem:
     visit: int = VISIT
     baselines: Baselines | None = None
     losses: list[Request] = field(default_factory=list)
+    first: Mapping[int, Record] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -148,6 +151,7 @@ class Docket:
     todo: list[Trial] = field(init=False)
     _queue: deque[Problem] = field(init=False)
     _out: int = 0
+    _timed: list[tuple[Trial, Record]] | None = field(default_factory=list)  # sparse trials; None once some are again
     _peaks_due: bool = field(init=False)
     _changed: threading.Condition = field(init=False)
 
@@ -208,12 +212,28 @@ class Docket:
             elif problem.later:
                 problem.sparse, problem.later = problem.later, deque()
                 self._queue.append(problem)
+            if self.done:
+                self._queue.extend(self._again())
             self._changed.notify_all()
+
+    def _again(self) -> Iterator[Problem]:
+        """Problems of the trials that met too few quiet rounds; once a run, and on a CPU: nobody shares a GPU."""
+        timed, self._timed = self._timed or [], None
+        if self.ledger.machine.device != "cpu" or self.late or not (due := restless(timed)):
+            return
+        self.watch.said(f"{len(due)} of {len(timed)} trials met few quiet moments and are timed again")
+        groups: dict[Any, list[tuple[Trial, Record]]] = defaultdict(list)
+        for trial, record in due:
+            groups[trial.case.problem.identity].append((trial, record))
+        for group in groups.values():
+            first = {id(trial): record for trial, record in group}
+            trials = deque(trial for trial, _ in group)
+            yield Problem([], trials, deque(), baselines=group[0][1].baselines, first=first)
 
     def close(self) -> None:
         """Count what is left as not started."""
         with self.lock:
-            self.summary.not_started += self.left
+            self.summary.not_started += sum(problem.left for problem in self._queue if not problem.first)
             self._queue.clear()
 
     def claim_peaks(self) -> bool:
@@ -242,16 +262,37 @@ class Docket:
             return record is not None
 
     def finish(
-        self, baselines: Baselines, answers: Sequence[tuple[Trial, Answer]], host: Mapping[str, Any], culprit: str = ""
+        self,
+        baselines: Baselines,
+        answers: Sequence[tuple[Trial, Answer]],
+        host: Mapping[str, Any],
+        culprit: str = "",
+        first: Record | None = None,
     ) -> None:
-        """Store the records of these trials; `culprit` broke them where it was not their own kernel."""
+        """Store the records of these trials; `culprit` broke them where it was not their own kernel.
+
+        first  the record that this one replaces, where a trial was timed again
+        """
         with self.lock:
-            for record in self.ledger.write(baselines, answers, host):
-                self.summary.records.append(record)
-                self.watch.finished(record)
+            records = self.ledger.write(baselines, answers, host)
+            if self._timed is not None:
+                pairs = zip((trial for trial, _ in answers), records, strict=True)
+                self._timed += [pair for pair in pairs if not may_be_baseline(pair[0], self.ledger.kernels)]
+            for record in records:
+                self._count(record, first)
                 broke = culprit or record.kernel
                 if record.outcome in BLAMED and self.quarantine.strike(broke):
                     self.watch.said(f"{broke} broke {STRIKES} trials: its others are left out and wait for another run")
+
+    def _count(self, record: Record, first: Record | None) -> None:
+        """Take a record among those of this run, in place of `first`."""
+        if first is None:
+            self.summary.records.append(record)
+        else:
+            at = next(at for at, other in enumerate(self.summary.records) if other is first)
+            self.summary.records[at] = record
+        if first is None or record.outcome != "ok":
+            self.watch.finished(record)
 
     def spent(self, answer: Answer) -> None:
         """Add up where the time of an answer went."""

@@ -185,7 +185,7 @@ class Interleaved:
     def _timing(self, stop: Literal["precision", "budget"]) -> Timing:
         shares = {name: lost_s / self._took_s for name, lost_s in self._lost_s.items()}
         lost = (f"{name}:{share:.0%}" for name, share in shares.items() if share > FOREIGN_SHARE)
-        return Timing(self._samples, stop, (*_flags(self._samples), *lost, *self.clock.doubts()))
+        return Timing(self._samples, stop, (*doubts_of(self._samples), *lost, *self.clock.doubts()))
 
 
 def _known(times_s: Mapping[str, list[float]], against: Sequence[str], precision: float) -> bool:
@@ -201,7 +201,7 @@ def _best(times_s: Mapping[str, list[float]], against: Sequence[str]) -> str:
     return min(against, key=lambda name: np.median(times_s[name]))
 
 
-def _flags(samples: Mapping[str, Mapping[str, list[float]]]) -> tuple[str, ...]:
+def doubts_of(samples: Mapping[str, Mapping[str, list[float]]]) -> tuple[str, ...]:
     """Doubts about these samples that a reader should hear of, as `doubt:kernel` or `doubt:kernel:cache`."""
     found = []
     for cache, by_name in samples.items():

@@ -19,7 +19,7 @@ from sparsebench.suite import Suite, Trial
 # What an ok answer's facts may fill in a record; Record's own defaults stand for the rest.
 _MEASURED = (
     "nnz", "format_bytes", "moved_bytes", "useful_flops", "peak_memory_bytes", "samples", "layout_s", "pack_s",
-    "error_ratio", "stop", "flags", "clocks", "facts",
+    "error_ratio", "stop", "flags", "clocks", "facts", "started_at",
 )  # fmt: skip
 
 
@@ -122,6 +122,5 @@ class Ledger:
             baselines=baselines,
             versions=self.versions,
             host=host,
-            started_at=now(),
-            **measured,
+            **{"started_at": now(), **measured},
         )

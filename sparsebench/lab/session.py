@@ -19,6 +19,7 @@ from sparsebench.lab.baselines import Baselines, passing, screen
 from sparsebench.lab.blame import BLAMED, twice
 from sparsebench.lab.docket import Docket, Problem
 from sparsebench.lab.executor import Executor
+from sparsebench.lab.restless import together
 from sparsebench.lab.wire import Answer, CheckDense, Lost, Measure, Peaks, Request, Screen
 from sparsebench.suite import Trial
 
@@ -146,6 +147,11 @@ class _Visit:
         """One go of a sparse trial. None when it has its record or gets none, else the share of memory held."""
         docket, baselines = self.docket, self.problem.baselines or {}
         first = id(trial) not in self._spent_s
+        if self.problem.first:
+            if (first and docket.late) or docket.quarantine.bars(trial.kernel, baselines):
+                self._ended(trial)  # it has its record
+                return None
+            return self._measure(trial, baselines)
         if first and (self._skipped(trial) or docket.kept(trial, baselines)):
             self._ended(trial)
         elif first and docket.late:
@@ -167,7 +173,9 @@ class _Visit:
         culprit = trial.kernel
         if suspect in baselines and answer.outcome not in ("ok", "skipped"):
             answer, culprit = self._of_baseline(trial, answer, suspect)
-        self.docket.finish(baselines, [(trial, took(answer, spent_s))], self.device.host, culprit)
+        answer, before = took(answer, spent_s), self.problem.first.get(id(trial))
+        told = together(before, answer) if before else answer
+        self.docket.finish(baselines, [(trial, told)], self.device.host, culprit, before)
         self._ended(trial)
         return None
 
