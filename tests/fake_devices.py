@@ -14,7 +14,7 @@ from sparsebench.lab.ledger import Ledger
 from sparsebench.lab.wire import Answer, Request, Screen
 from sparsebench.machine import Machine
 from sparsebench.record import Record
-from sparsebench.store import Store, read_lines
+from sparsebench.store import Store, read_lines, without_first
 from sparsebench.suite import Suite
 
 SUITE = """
@@ -82,5 +82,6 @@ class Bout:
 
 
 def stored(results: Path) -> list[Record]:
-    """All lines of all machines, oldest first."""
-    return [record for path in sorted(results.glob("*/small.jsonl")) for record in read_lines(path)]
+    """All lines of all machines, oldest first, but those of trials that were timed again in the same run."""
+    paths = sorted(results.glob("*/small.jsonl"))
+    return without_first(record for path in paths for record in read_lines(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from replay import usual_arms, usual_world
 
 from sparsebench.desk.fit import fit
-from sparsebench.desk.observe import sparse_observations
+from sparsebench.desk.observe import Observation, sparse_observations
 from sparsebench.desk.observe_dense import dense_observations, dense_times
-from sparsebench.desk.quiet import ALL, Quiet
+from sparsebench.desk.quiet import ALL, BETWEEN, MOST, Quiet
 from sparsebench.paired import LEAST_ROUNDS, QUIET, quiet, usual
 from sparsebench.record import Record
 
@@ -53,18 +54,26 @@ def test_a_law_is_fitted_to_what_the_core_does_alone():
     assert record.speedup(total=True).median < 2.0, "verdicts are of all rounds"
 
 
-def test_of_several_runs_those_that_never_met_quiet_are_passed_over():
-    calm, disturbed = told([False] * 10), told([True] * 7 + [False] * 3)
+def test_of_several_runs_each_counts_as_much_as_it_met_quiet_rounds():
+    calm, disturbed = told([False] * 47), told([True] * 44 + [False] * 3)
     quiet_rounds = Quiet.of([calm, calm, disturbed])
-    assert (quiet_rounds.enough(calm, CACHE), quiet_rounds.enough(disturbed, CACHE)) == (True, False)
-    assert ALL.enough(disturbed, CACHE)
+    weights = quiet_rounds.weight(calm, CACHE), quiet_rounds.weight(disturbed, CACHE)
+    assert weights == (BETWEEN + MOST, BETWEEN + 3)
+    assert ALL.weight(disturbed, CACHE) == BETWEEN + MOST
     usual_s = dense_times(one for _, one in dense_observations([calm, calm, disturbed], quiet_rounds))
-    for newest, earlier in ((calm, (disturbed,)), (disturbed, (calm,)), (disturbed, (disturbed, calm))):
-        (seen,) = sparse_observations([(newest, earlier)], usual_s, usual_s, quiet_rounds)
-        assert seen.time_s == pytest.approx(2.0)
-        assert seen.first_s == pytest.approx(2.0) or earlier == (disturbed,)
-    (seen,) = sparse_observations([(disturbed, (disturbed,))], usual_s, usual_s, quiet_rounds)
-    assert seen.time_s > 2.02, "there is nothing better"
+
+    def seen(newest: Record, *earlier: Record) -> Observation:
+        (found,) = sparse_observations([(newest, earlier)], usual_s, usual_s, quiet_rounds)
+        return found
+
+    off = math.log(seen(disturbed).time_s / 2.0)
+    assert off > 0.02, "its six fastest rounds, three of them disturbed"
+    assert seen(calm).time_s == pytest.approx(2.0)
+    share = weights[1] / sum(weights)
+    assert math.log(seen(calm, disturbed).time_s / 2.0) == pytest.approx(share * off)
+    assert math.log(seen(disturbed, calm).time_s / 2.0) == pytest.approx(share * off)
+    assert math.log(seen(disturbed, calm, disturbed).first_s / 2.0) == pytest.approx(share * off)
+    assert seen(disturbed, disturbed).time_s == pytest.approx(seen(disturbed).time_s), "there is nothing better"
 
 
 def test_what_is_usual_is_known_from_all_records_of_the_problem():

@@ -9,7 +9,7 @@ import pytest
 from fake_devices import Bout, Device, small, stored
 from test_quiet import RECORD
 
-from sparsebench.desk.again import runs
+from sparsebench.desk.again import every_line, runs
 from sparsebench.desk.compare_runs import runs_of
 from sparsebench.lab.restless import ENOUGH, restless, together
 from sparsebench.lab.session import work
@@ -71,7 +71,8 @@ def test_what_a_neighbour_met_is_timed_again_when_all_others_are_through(tmp_pat
     assert measured(device) == Counter({key: 2 if key == BUSY else 1 for key in measured(device)})
     asked = [about(one) for one, _ in device.asked if isinstance(one, Measure)]
     assert asked[-1] == BUSY
-    first, record = busy(stored(tmp_path / "results"))
+    first, record = busy(every_line(tmp_path / "results"))
+    assert busy(stored(tmp_path / "results")) == [record]
     assert len(first.times_s(CACHE)) == QUIET
     assert len(record.times_s(CACHE)) == 2 * QUIET == len(record.times_s(CACHE, next(iter(record.baselines))))
     assert record.times_s(CACHE)[:QUIET].tolist() == first.times_s(CACHE).tolist()
@@ -84,7 +85,7 @@ def test_what_a_neighbour_met_is_timed_again_when_all_others_are_through(tmp_pat
 
 def test_readers_take_the_later_line_for_the_trial(tmp_path):
     run(tmp_path, Shared())
-    found = stored(tmp_path / "results")
+    found = list(every_line(tmp_path / "results"))
     (kept,) = busy(without_first(found))
     assert len(kept.times_s(CACHE)) == 2 * QUIET
     ((newest, earlier),) = [one for one in runs(found) if busy([one[0]])]

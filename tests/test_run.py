@@ -25,7 +25,7 @@ from sparsebench.lab.doctor import examine
 from sparsebench.lab.run import Limits, Run, Summary, Watch
 from sparsebench.machine import Machine
 from sparsebench.record import BROKEN, Record
-from sparsebench.store import read_lines
+from sparsebench.store import read_lines, without_first
 from sparsebench.suite import Suite
 
 PLUGIN = Path(__file__).parent / "plugins" / "faulty.py"
@@ -74,14 +74,14 @@ def done(tmp_path_factory) -> Done:
 
 def test_one_trial_makes_one_record_and_a_second_run_makes_none(done):
     trials = Run(done.asked, done.results).trials
-    stored = list(read_lines(done.summary.path))
+    stored = without_first(read_lines(done.summary.path))
     assert len(stored) == len(trials) == len(done.seen) == len({record.key for record in stored})
     assert {(record.case.key, record.kernel) for record in stored} == {
         (trial.case.key, trial.kernel) for trial in trials
     }
     again = Run(done.asked, done.results).execute()
     assert again.kept == len(stored)
-    assert len(list(read_lines(done.summary.path))) == len(stored)
+    assert len(without_first(read_lines(done.summary.path))) == len(stored)
 
 
 def test_a_record_tells_the_whole_story(done):
@@ -129,7 +129,7 @@ def test_fresh_runs_all_again_and_appends(done, tmp_path):
     assert kept.kept == len(kept.records)
     again = Run(asked, tmp_path / "results", fresh=True).execute()
     assert again.kept == 0
-    stored = list(read_lines(again.path))
+    stored = without_first(read_lines(again.path))
     assert len(stored) == len(done.summary.records) + len(kept.records)
     trials = {(record.case.key, record.kernel) for record in stored}  # keys name the baselines that each run found
     assert trials == {(record.case.key, record.kernel) for record in done.summary.records}
@@ -242,13 +242,13 @@ def test_kill_9_twenty_times_at_random_moments_and_the_plan_is_completed(tmp_pat
         with subprocess.Popen([sys.executable, "-c", RUNNER, str(asked.path), str(tmp_path / "results")]) as runner:
             time.sleep(rng.uniform(0.8, 2.4))
             os.kill(runner.pid, signal.SIGKILL)
-        stored = [record for path in tmp_path.glob("results/*/small.jsonl") for record in read_lines(path)]
+        stored = without_first(record for path in tmp_path.glob("results/*/small.jsonl") for record in read_lines(path))
         keys = [record.key for record in stored]
         assert len(keys) == len(set(keys))
         assert before <= set(keys)
         before = set(keys)
     summary = Run(asked, tmp_path / "results").execute()
-    stored = list(read_lines(summary.path))
+    stored = without_first(read_lines(summary.path))
     assert before <= {record.key for record in stored}
     assert len(stored) == len({record.key for record in stored}) == len(Run(asked, tmp_path / "results").trials)
     assert set(summary.outcomes) == {"ok"}

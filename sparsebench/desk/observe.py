@@ -15,9 +15,9 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case, canonical
-from sparsebench.desk.quiet import ALL, Quiet, problem_of
+from sparsebench.desk.quiet import ALL, BETWEEN, Quiet, problem_of
 from sparsebench.errors import ModelError
-from sparsebench.paired import median_interval, trimmed_mean
+from sparsebench.paired import LEAST_ROUNDS, median_interval, trimmed_mean
 from sparsebench.patterns import Rbgp4, pattern_from
 from sparsebench.record import Record
 
@@ -62,8 +62,8 @@ class Setting:
 class Observation:
     """One timed kernel in one cache state, its layout change included, in seconds: trimmed means over rounds.
 
-    time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs that met
-             enough quiet rounds, of all where none did
+    time_s   what laws are fitted to; where it was timed again (desk/again.py) the geometric mean of all runs, each
+             weighted by its quiet rounds
     first_s  that of all runs but the newest, judged_s the newest, both in units of the earlier runs' dense time: what
              judges a law that was fitted to those is the paired ratio of the newest
     plain_s  seconds of the newest run as the clock had them
@@ -213,8 +213,8 @@ def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_den
         setting,
         case,
         kept,
-        time_s=_middle([one.time_s(dense_s) for one in _quiet([newer, *older])]),
-        first_s=_middle([one.time_s(first_dense_s) for one in _quiet(older)]),
+        time_s=_middle([newer, *older], dense_s),
+        first_s=_middle(older, first_dense_s),
         judged_s=newer.time_s(first_dense_s),
         plain_s=newer.plain_s,
         before_s=older[0].time_s(first_dense_s),
@@ -225,13 +225,14 @@ def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_den
 
 
 def _quiet(runs: list[_Timed]) -> list[_Timed]:
-    """Those that met enough quiet rounds; all where none did."""
-    return [one for one in runs if one.quiet.enough(one.record, one.cache)] or runs
+    """Those that met six quiet rounds; all where none did."""
+    return [one for one in runs if one.quiet.weight(one.record, one.cache) >= BETWEEN + LEAST_ROUNDS] or runs
 
 
-def _middle(times_s: list[float]) -> float:
-    """The geometric mean."""
-    return math.exp(sum(map(math.log, times_s)) / len(times_s))
+def _middle(runs: list[_Timed], dense_s: DenseTimes) -> float:
+    """The geometric mean of their seconds, weighted by quiet rounds."""
+    weights = [one.quiet.weight(one.record, one.cache) for one in runs]
+    return math.exp(np.average([math.log(one.time_s(dense_s)) for one in runs], weights=weights))
 
 
 def _around_all(runs: list[_Timed], dense_s: DenseTimes) -> tuple[float, float]:

@@ -5,8 +5,13 @@ A neighbour on the other half of the core (one Emerald Rapids core, a virtual ma
 n = 197, 90 % sparse, was 2.4 times as fast as dense or 1.9. So pairing does not cancel it, and which of the two a trial
 tells is chance. What a law is to know is the core's own. A round is quiet where its baseline took at most 1.15 times
 the tenth percentile of all rounds of that baseline on that problem; the baseline alone decides, so that no kernel is
-judged by its own luck. Where a record has fewer than six quiet ones, the six in which its baseline was fastest count;
-of several runs that are fitted together those without six are passed over, where others have them.
+judged by its own luck. Where a record has fewer than six quiet ones, the six in which its baseline was fastest count.
+
+Of several runs that are fitted together each has the weight of its quiet rounds: 3 + their number, 33 at most, since
+what two runs differ by beyond their rounds no number of rounds makes less. Of three sweeps in two hours (one Emerald
+Rapids core) the mean of the first two was off the third by 6.1 % (csr.c; 6.3 where all had counted alike but those of
+fewer than six quiet rounds, which had not), 5.9 (bsr.c; 6.1), 6.3 (condensed.c; 6.5), 5.9 (rbgp4.c; 6.2), 5.4 (hbs.c;
+5.5), 8.7 (csr.torch; 9.0) and 7.9 (csr.scipy; 7.9).
 
 Verdicts, reports and `compare` look at all rounds. docs/model.md says what that changes.
 """
@@ -21,8 +26,10 @@ from typing import Any, Self
 import numpy as np
 
 from sparsebench.case import Case
-from sparsebench.paired import LEAST_ROUNDS, quiet, undisturbed, usual
+from sparsebench.paired import quiet, undisturbed, usual
 from sparsebench.record import Record
+
+BETWEEN, MOST = 3, 30  # the weight of a run without quiet rounds, and up to how many of them it grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,11 @@ class Quiet:
         times_s, usual_s = self._baseline(record, cache)
         return np.ones(len(times_s), bool) if usual_s is None else quiet(times_s, usual_s)
 
-    def enough(self, record: Record, cache: str) -> bool:
-        """Whether six rounds of `record` in `cache` were quiet; so it is where nothing tells."""
+    def weight(self, record: Record, cache: str) -> float:
+        """What `record` in `cache` counts among other runs of its trial; where nothing tells all rounds are quiet."""
         times_s, usual_s = self._baseline(record, cache)
-        return usual_s is None or bool(undisturbed(times_s, usual_s).sum() >= LEAST_ROUNDS)
+        count = len(times_s) if usual_s is None else int(undisturbed(times_s, usual_s).sum())
+        return BETWEEN + min(count, MOST)
 
     def _baseline(self, record: Record, cache: str) -> tuple[np.ndarray, float | None]:
         """Seconds of its baseline in each round, and what that usually takes, if known; its own without one."""

@@ -36,7 +36,7 @@ def restless(timed: Iterable[tuple[Of, Record]]) -> list[tuple[Of, Record]]:
     for trial, record in timed:
         if record.outcome == "ok" and record.baselines:
             problems[record.case.problem.identity].append((trial, record))
-    found = []
+    found: list[tuple[Of, Record]] = []
     for group in problems.values():
         calm = Calm()
         for _, record in group:
