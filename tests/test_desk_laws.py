@@ -49,7 +49,7 @@ def test_likelihood_and_slope_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     x, lengths = rng.normal(size=(60, 4)), rng.uniform(0.5, 3, 4)
     y = np.sin(x[:, 0]) + x[:, 1]
-    value, slope = unlikely(np.log([1.3, 0.2, 0.05, 1e-9, *lengths]), x, y, np.zeros((60, 60)))
+    value, slope = unlikely(np.log([1.3, 0.2, 0.05, 1e-9, *lengths]), x, y, np.zeros((60, 60)), np.ones(60))
     kernel = (
         kernels.ConstantKernel(1.3) * kernels.Matern(lengths, nu=2.5)
         + kernels.ConstantKernel(0.2) * kernels.DotProduct(1.0, "fixed")
@@ -59,17 +59,23 @@ def test_likelihood_and_slope_are_those_of_scikit_learn():
     theirs, theirs_slope = process.log_marginal_likelihood(process.kernel_.theta, eval_gradient=True)
     assert value == pytest.approx(-theirs)
     assert slope[[0, *range(4, 8), 1, 2]] == pytest.approx(-theirs_slope)
+    share = rng.uniform(0.2, 3, 60)
+    value, _ = unlikely(np.log([1.3, 0.2, 0.05, 1e-9, *lengths]), x, y, np.zeros((60, 60)), share)
+    kernel, alpha = process.kernel_.k1, 0.05 * share + 1e-8
+    process = gaussian.GaussianProcessRegressor(kernel, optimizer=None, alpha=alpha).fit(x, y)
+    assert value == pytest.approx(-process.log_marginal_likelihood(process.kernel_.theta))
 
 
-def test_the_slope_of_the_likelihood_is_its_slope_with_groups_too():
+def test_the_slope_of_the_likelihood_is_its_slope_with_groups_and_noise_too():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(30, 3)), rng.normal(size=30)
     group = rng.integers(0, 6, 30)
     same = (group[:, None] == group).astype(float)
     theta = np.log([0.8, 0.3, 0.1, 0.4, 1.0, 2.0, 0.7])
-    _, slope = unlikely(theta, x, y, same)
+    share = rng.uniform(0.2, 3, 30)
+    _, slope = unlikely(theta, x, y, same, share)
     for i, step in enumerate(np.eye(7) * 1e-6):
-        rise = unlikely(theta + step, x, y, same)[0] - unlikely(theta - step, x, y, same)[0]
+        rise = unlikely(theta + step, x, y, same, share)[0] - unlikely(theta - step, x, y, same, share)[0]
         assert slope[i] == pytest.approx(rise / 2e-6, rel=1e-4, abs=1e-6)
 
 
@@ -78,13 +84,24 @@ def test_rows_left_out_are_predicted_as_a_refit_without_them_would():
     x = rng.uniform(0, 3, (80, 3))
     x[:, 2] = np.repeat(np.arange(20), 4)
     y = np.sin(x[:, 0]) + 0.3 * x[:, 1] + np.repeat(rng.normal(0, 0.3, 20), 4)
-    fitted = Kriging.fit(x, y, together=(2,))
+    noise = rng.uniform(0.2, 5, 80)
+    fitted = Kriging.fit(x, y, together=(2,), noise=noise)
     fold = np.repeat(np.arange(20) % 5, 4)
     told = fitted.left_out(x, {"groups": fold}, lambda known: y)["groups"]
     for number in range(5):
         out = fold == number
-        alone = Kriging.fit(x[~out], y[~out], like=fitted.tuned)
+        alone = Kriging.fit(x[~out], y[~out], like=fitted.tuned, noise=noise[~out])
         assert told[out] == pytest.approx(alone.at(x[out]), abs=1e-6)
+
+
+def test_what_is_known_to_be_noisy_counts_for_less():
+    rng = np.random.default_rng(6)
+    x = rng.uniform(0, 4, (120, 1))
+    noise = np.where(np.arange(120) % 2, 10.0, 0.1)
+    y = np.sin(x[:, 0]) + rng.normal(0, 0.1 * np.sqrt(noise))
+    fresh = np.linspace(0.2, 3.8, 40)[:, None]
+    miss = [np.abs(Kriging.fit(x, y, noise=known).at(fresh) - np.sin(fresh[:, 0])).mean() for known in (noise, None)]
+    assert miss[0] < 0.7 * miss[1]
 
 
 def test_what_a_group_shares_is_told_from_the_law():

@@ -51,14 +51,13 @@ class Learned(Law):
         roofline = Roofline.fit(points, time_s, hardware)
         problem = [points.axes.index(axis) for axis in PROBLEM if axis in points.axes]
         rest = np.log(time_s / roofline.seconds(points))
-        return cls(roofline, Kriging.fit(features(points), rest, tuple(problem)))
+        return cls(roofline, Kriging.fit(features(points), rest, tuple(problem), noise=points.noise))
 
     def again(self, points: Points, time_s: np.ndarray) -> Self:
         """The law through other times."""
         roofline = self.roofline.again(points, time_s)
-        return replace(
-            self, roofline=roofline, rest=self.rest.again(features(points), np.log(time_s / roofline.seconds(points)))
-        )
+        rest = np.log(time_s / roofline.seconds(points))
+        return replace(self, roofline=roofline, rest=self.rest.again(features(points), rest, points.noise))
 
     def seconds(self, points: Points) -> np.ndarray:
         """Seconds at `points`, [q]."""

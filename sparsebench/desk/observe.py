@@ -68,6 +68,7 @@ class Observation:
              judges a law that was fitted to those is the paired ratio of the newest
     plain_s  seconds of the newest run as the clock had them
     before_s, before_plain_s  the run before the newest, in units as judged_s and plain_s
+    weight, first_weight  what time_s and first_s count: quiet rounds, and something for each run (Quiet.weight)
     twice    whether there were several runs; all times agree but for units where there was one
     interval  makes the 95 % interval around time_s, (low, high): few are ever asked for theirs
     """
@@ -82,6 +83,8 @@ class Observation:
     before_s: float
     before_plain_s: float
     interval: Callable[[], tuple[float, float]]
+    weight: float = 1.0
+    first_weight: float = 1.0
     twice: bool = False
 
     @property
@@ -169,6 +172,7 @@ class _Timed:
     plain_s: float
     baseline: str
     speedup: float
+    weight: float
 
     def usual(self, dense_s: DenseTimes) -> float | None:
         """Usual seconds of the baseline; None without one."""
@@ -199,7 +203,7 @@ def _timed(record: Record, cache: str, quiet: Quiet) -> _Timed | None:
     rivals = {name: rounds_s[count] for name in record.baselines if len(rounds_s := rounds_s_of(record, name, cache))}
     best = min(rivals, key=lambda name: steady_s(rivals[name])) if len(rivals) > 1 else next(iter(rivals), "")
     speedup = math.exp(trimmed_mean(np.log(rivals[best] / own_s))) if best else 1.0
-    return _Timed(record, cache, quiet, steady_s(own_s), best, speedup)
+    return _Timed(record, cache, quiet, steady_s(own_s), best, speedup, quiet.weight(record, cache))
 
 
 def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_dense_s: DenseTimes) -> Observation:
@@ -207,8 +211,10 @@ def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_den
     time_s, kept = newer.time_s(dense_s), (record.nnz or 0) / (case.m * case.k)
     setting = Setting.of(case, record.kernel, record.machine, newer.cache, record.protocol.threads)
     if not older:
-        plain_s, interval = newer.plain_s, partial(newer.interval, dense_s)
-        return Observation(setting, case, kept, time_s, time_s, time_s, plain_s, time_s, plain_s, interval)
+        plain_s, interval, weight = newer.plain_s, partial(newer.interval, dense_s), newer.weight
+        return Observation(
+            setting, case, kept, time_s, time_s, time_s, plain_s, time_s, plain_s, interval, weight, weight
+        )
     return Observation(
         setting,
         case,
@@ -220,19 +226,20 @@ def _observed(newer: _Timed, older: list[_Timed], dense_s: DenseTimes, first_den
         before_s=older[0].time_s(first_dense_s),
         before_plain_s=older[0].plain_s,
         interval=partial(_around_all, _quiet([newer, *older]), dense_s),
+        weight=sum(one.weight for one in (newer, *older)),
+        first_weight=sum(one.weight for one in older),
         twice=True,
     )
 
 
 def _quiet(runs: list[_Timed]) -> list[_Timed]:
     """Those that met six quiet rounds; all where none did."""
-    return [one for one in runs if one.quiet.weight(one.record, one.cache) >= BETWEEN + LEAST_ROUNDS] or runs
+    return [one for one in runs if one.weight >= BETWEEN + LEAST_ROUNDS] or runs
 
 
 def _middle(runs: list[_Timed], dense_s: DenseTimes) -> float:
     """The geometric mean of their seconds, weighted by quiet rounds."""
-    weights = [one.quiet.weight(one.record, one.cache) for one in runs]
-    return math.exp(np.average([math.log(one.time_s(dense_s)) for one in runs], weights=weights))
+    return math.exp(np.average([math.log(one.time_s(dense_s)) for one in runs], weights=[one.weight for one in runs]))
 
 
 def _around_all(runs: list[_Timed], dense_s: DenseTimes) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from sparsebench.kernel import way_of
 
 SAME = 0.01  # in log terms: sparsities that rounding to whole blocks moved apart are one level
 CONVOLUTION = ("taps", "plane", "stride")
+ALIKE = 0.2  # of the mean variance of noise: what a law does not know of a shape is no matter of its rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Points:
     dense_s  [q]     usual seconds of the fastest dense kernel on the problem; nan where unknown
     surprise [q]     log of dense_s over what its law expected; 0 where nothing was measured
     ways     [q, w]  which way the kernel takes (kernels/_ways.py); all 0 where it does not tell
+    noise    [q]     variance of the noise of what was timed there, over the mean one's
     """
 
     axes: tuple[str, ...]
@@ -61,6 +63,7 @@ class Points:
     dense_s: np.ndarray
     surprise: np.ndarray
     ways: np.ndarray
+    noise: np.ndarray
     dtype: str
 
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class Points:
     def __getitem__(self, rows: np.ndarray) -> Points:
         return Points(
             self.axes, self.x[rows], self.kept[rows], self.blocks[rows], self.reads[rows], self.dense_s[rows],
-            self.surprise[rows], self.ways[rows], self.dtype,
+            self.surprise[rows], self.ways[rows], self.noise[rows], self.dtype,
         )  # fmt: skip
 
     def column(self, axis: str) -> np.ndarray:
@@ -135,6 +138,7 @@ def points_of(
     beside: Sequence[Beside],
     kernel: str = "",
     hardware: Hardware | None = None,
+    noise: np.ndarray | None = None,
 ) -> Points:
     """`cases` of one dtype and one list of axes, which keep the shares `kept`, as arrays; `kernel` answers them."""
     at = hardware or Hardware()
@@ -143,7 +147,8 @@ def points_of(
     return Points(
         axes_of(cases[0]), np.array(rows, float), np.array(kept, float), np.array(blocks, float),
         np.array(reads, float), np.array([dense.time_s for dense in beside]),
-        np.array([dense.surprise for dense in beside]), np.array(ways, float), cases[0].dtype,
+        np.array([dense.surprise for dense in beside]), np.array(ways, float),
+        np.ones(len(cases)) if noise is None else noise, cases[0].dtype,
     )  # fmt: skip
 
 
@@ -216,13 +221,15 @@ class Seen:
             rows[question(seen.case)].append(number)
         cases = [group[members[0]].case for members in rows.values()]
         kept = [math.fsum(group[i].kept for i in members) / len(members) for members in rows.values()]
-        points = points_of(cases, kept, [beside[members[0]] for members in rows.values()], kernel, hardware)
-        before = points
-        if first:
-            before = points_of(cases, kept, [first[members[0]] for members in rows.values()], kernel, hardware)
         row = np.empty(len(group), int)
         for number, members in enumerate(rows.values()):
             row[members] = number
+        sides, noise = [beside[members[0]] for members in rows.values()], _noise([seen.weight for seen in group], row)
+        points = before = points_of(cases, kept, sides, kernel, hardware, noise)
+        if first:
+            sides = [first[members[0]] for members in rows.values()]
+            noise = _noise([seen.first_weight for seen in group], row)
+            before = points_of(cases, kept, sides, kernel, hardware, noise)
         shape = [group[members[0]].shape for members in rows.values()]
         shapes = {name: number for number, name in enumerate(sorted(set(shape)))}
         return cls(
@@ -240,6 +247,12 @@ class Seen:
 def _means(times_s: Sequence[float], row: np.ndarray) -> np.ndarray:
     """Geometric means of `times_s` by row."""
     return np.asarray(np.exp(np.bincount(row, np.log(times_s)) / np.bincount(row)))
+
+
+def _noise(weights: Sequence[float], row: np.ndarray) -> np.ndarray:
+    """Points.noise of rows whose timings have these weights (Quiet.weight): a part of it all have alike."""
+    variance = 1 / np.bincount(row, weights)
+    return np.asarray(ALIKE + (1 - ALIKE) * variance / variance.mean())
 
 
 def levels_of(column: np.ndarray) -> np.ndarray:
