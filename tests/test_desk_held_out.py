@@ -13,7 +13,8 @@ from sparsebench.desk.conformal import NOMINAL, Coverage, coverage, drift, half_
 from sparsebench.desk.fit import fit
 from sparsebench.desk.observe import sparse_observations
 from sparsebench.desk.observe_dense import dense_observations, dense_times
-from sparsebench.desk.points import NOTHING, Seen, levels_of
+from sparsebench.desk.points import ALIKE, NOTHING, Seen, levels_of
+from sparsebench.desk.quiet import BETWEEN, MOST
 from sparsebench.desk.regret import regret
 from sparsebench.desk.splits import splits
 from sparsebench.errors import StoreError
@@ -45,6 +46,31 @@ def second_run(records, seed=1, noise=0.0, drift=0.0):
         return replace(record, samples=samples, started_at=LATER)
 
     return [again(record) for record in records]
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+
+def cut(record, rounds):
+    """The first rounds of a record."""
+    samples = {cache: {name: times_s[:rounds] for name, times_s in by.items()} for cache, by in record.samples.items()}
+    return replace(record, samples=samples)
+
+
+def test_a_timing_of_fewer_rounds_is_noisier_and_a_second_run_makes_up_for_it():
+    whole = replace(usual_world(), rounds=MOST).sweep([(256, 512)], [64], usual_arms())
+    records = list(whole)
+    sparse = [i for i, record in enumerate(records) if record.kernel == "bsr.c"]
+    records[sparse[0]] = cut(records[sparse[0]], 6)
+    alone, _ = seen_of(records)
+    variance = np.where(np.arange(len(sparse)) == 0, 1 / (BETWEEN + 6), 1 / (BETWEEN + MOST))
+    assert alone.points.noise == pytest.approx(ALIKE + (1 - ALIKE) * variance / variance.mean())
+    assert alone.points.noise.mean() == pytest.approx(1.0)
+    assert alone.first is alone.points
+    again, _ = seen_of(None, found=runs([*records, *second_run(records)]))
+    assert again.points.noise == pytest.approx(alone.points.noise), "both runs have six rounds of it"
+    more, _ = seen_of(None, found=runs([*records, *second_run(whole)]))
+    assert 1.0 < more.points.noise[0] < alone.points.noise[0]
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
