@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -221,11 +221,8 @@ class Docket:
         timed, self._timed = self._timed or [], None
         if self.ledger.machine.device != "cpu" or self.late or not (due := restless(timed)):
             return
-        self.watch.said(f"{len(due)} of {len(timed)} trials met few quiet moments and are timed again")
-        groups: dict[Any, list[tuple[Trial, Record]]] = defaultdict(list)
-        for trial, record in due:
-            groups[trial.case.problem.identity].append((trial, record))
-        for group in groups.values():
+        self.watch.said(f"{sum(map(len, due))} of {len(timed)} trials met few quiet moments and are timed again")
+        for group in due:
             first = {id(trial): record for trial, record in group}
             trials = deque(trial for trial, _ in group)
             yield Problem([], trials, deque(), baselines=group[0][1].baselines, first=first)

@@ -30,20 +30,21 @@ ENOUGH = 2 * LEAST_ROUNDS  # quiet rounds
 _LOST = re.compile(r"(\w+):(\d+)%")
 
 
-def restless(timed: Iterable[tuple[Of, Record]]) -> list[tuple[Of, Record]]:
-    """Those of these records of sparse trials, of one run, with too few quiet rounds in a cache state."""
+def restless(timed: Iterable[tuple[Of, Record]]) -> list[list[tuple[Of, Record]]]:
+    """Those of these records of sparse trials, of one run, with too few quiet rounds in a cache state, by problem."""
     problems: dict[Any, list[tuple[Of, Record]]] = defaultdict(list)
     for trial, record in timed:
         if record.outcome == "ok" and record.baselines:
             problems[record.case.problem.identity].append((trial, record))
-    found: list[tuple[Of, Record]] = []
+    found = []
     for group in problems.values():
         calm = Calm()
         for _, record in group:
             for cache in record.samples:
                 for name in record.baselines:
                     calm.hear(cache, name, *record.times_s(cache, name))
-        found.extend(one for one in group if not _quiet(one[1], calm))
+        if due := [one for one in group if not _quiet(one[1], calm)]:
+            found.append(due)
     return found
 
 
